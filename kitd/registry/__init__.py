@@ -1,0 +1,1 @@
+"""The registry client: one good citizen of the OCI distribution protocol."""

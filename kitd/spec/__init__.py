@@ -1,0 +1,1 @@
+"""Values of the OCI and ModelKit world: no input, no output, no state."""

@@ -1,0 +1,1 @@
+"""Where registry and content meet: ranges in parallel, appended in order."""
