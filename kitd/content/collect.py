@@ -1,0 +1,265 @@
+"""Garbage collection: what no root needs goes to the trash.
+
+Roots are records (every tag has one), snapshots, references being pulled, leases, and blobs under way. Blobs
+are marked all (rows are few); objects are marked only among those that a dead recipe refers to, by going
+through the live recipes one by one. Rows turn invisible first, files go next, rows last: a crash between two
+steps leaves rows that the next collection finds, and never a visible blob without its files.
+"""
+
+# Paths come by the hundred thousand here: they stay plain strings.
+# ruff: noqa: PTH110, PTH116
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from kitd.content import sync
+from kitd.content.database import Blob, Database, hide
+from kitd.content.layout import RECIPE, Layout, is_fresh
+from kitd.content.leases import Leases
+from kitd.content.names import Names, is_named
+from kitd.content.objects import Objects, object_name
+from kitd.content.reader import BlobReader
+from kitd.content.snapshots import Snapshots
+from kitd.content.trash import Trash
+from kitd.spec.digest import Digest, parse_digest
+from kitd.spec.reference import Reference
+from kitd_client.api.errors import InUse, InvalidDigest, NotFound, ObjectDamaged, Unsupported
+
+_DOCUMENT: Final = 4 << 20
+
+
+class _Named(msgspec.Struct):
+    digest: str = ""
+
+
+class _Document(msgspec.Struct):
+    """What any manifest or index names; more lenient than the parser that kits go through."""
+
+    config: _Named | None = None
+    layers: list[_Named] | None = None
+    manifests: list[_Named] | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Document).decode
+
+
+class Removal(msgspec.Struct, frozen=True, kw_only=True):
+    """What `untag` did."""
+
+    names: tuple[str, ...]
+    """The names that are gone, as references."""
+    manifest: Digest | None
+    """None: there was only an unfinished pull."""
+    freed: int
+    """Bytes of files that nothing needs any more."""
+
+
+class Collector:
+    """Takes away. Only ever in the one thread that publishes.
+
+    Args:
+        under_way: the blobs that somebody writes now.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        database: Database,
+        names: Names,
+        objects: Objects,
+        snapshots: Snapshots,
+        trash: Trash,
+        leases: Leases,
+        under_way: Callable[[], set[Digest]],
+    ) -> None:
+        self._layout = layout
+        self._database = database
+        self._names = names
+        self._objects = objects
+        self._snapshots = snapshots
+        self._trash = trash
+        self._leases = leases
+        self._under_way = under_way
+
+    def untag(self, reference: Reference, *, force: bool) -> Removal:
+        """Takes a name away and collects.
+
+        Raises:
+            NotFound: nothing has that name.
+            InUse: it is the last name of a kit that has a snapshot; with `force` that goes too.
+        """
+        with self._database.transaction() as connection:
+            gone = self._names.untag(connection, reference)
+            if gone is None:
+                raise NotFound(f"{reference} is not here", reference=str(reference))
+            trees: list[str] = []
+            if gone.manifest is not None and not is_named(connection, gone.manifest):
+                query = "SELECT path FROM snapshot WHERE manifest = ?"
+                trees = [row[0] for row in connection.execute(query, (gone.manifest,))]
+                if trees and not force:
+                    path = self._layout.snapshots / trees[0]
+                    raise InUse(
+                        f"{reference} was handed out as {path}",
+                        kept="everything",
+                        hint="when nobody uses that directory any more, remove with force (-f)",
+                        path=str(path),
+                    )
+                connection.execute("DELETE FROM snapshot WHERE manifest = ?", (gone.manifest,))
+        self._snapshots.put_aside(trees)
+        references = [f"{reference.name}:{tag}" for tag in gone.tags]
+        return Removal(names=tuple(references), manifest=gone.manifest, freed=self.collect())
+
+    def collect(self) -> int:
+        """Takes away what no root needs; bytes of the files that went."""
+        live = self._live()
+        dead = self._leases.condemn({blob.digest for blob in self._database.blobs()} - live)
+        try:
+            if not dead:
+                return 0
+            with self._database.transaction() as connection:
+                hide(connection, dead)
+            freed = self.release(dead)
+            self._database.forget(sorted(dead))
+        finally:
+            self._leases.spare()
+        return freed
+
+    def _live(self) -> set[Digest]:
+        live = self._leases.held() | self._under_way()
+        manifests = set(self._names.pulls())
+        for row in self._names.rows():
+            manifests |= {row.record.manifest, *row.record.parents}
+            live |= set(row.record.selected)
+        manifests |= {Digest(row[0]) for row in self._database.rows("SELECT manifest FROM snapshot")}
+        for manifest in manifests:
+            live |= {manifest, *self._children(manifest)}
+        decoded = self._database.decoded()
+        live |= {diff_id for layer, diff_id in decoded.items() if layer in live}
+        return live
+
+    def _children(self, manifest: Digest) -> list[Digest]:
+        """The blobs that a manifest names; none if it is not here."""
+        blob = self._database.blob(manifest)
+        if blob is None:
+            return []
+        try:
+            with BlobReader.of_object(manifest, blob.size, self._objects) as reader:
+                document = _decode(reader.read(0, _DOCUMENT))
+        except (ObjectDamaged, msgspec.DecodeError):
+            return []
+        named = [*(document.layers or ()), *(document.manifests or ())]
+        if document.config is not None:
+            named.append(document.config)
+        return [digest for other in named if (digest := _digest(other.digest)) is not None]
+
+    def release(self, dead: Iterable[Digest], candidates: Iterable[Digest] = ()) -> int:
+        """Trashes the recipes and objects of dead blobs, and `candidates`, unless something else needs them.
+
+        Args:
+            dead: blobs of which no visible row is left.
+            candidates: more objects that may have lost their last use.
+        """
+        gone = set(dead)
+        objects = {*gone, *candidates}
+        for digest in gone:
+            objects |= self._recipe_objects(digest)
+        for blob in self._database.blobs():
+            if blob.digest in gone:
+                continue
+            if not blob.recipe:
+                objects.discard(blob.digest)
+            elif objects:
+                objects -= self._recipe_objects(blob.digest)
+        freed = sum(self._trash_object(digest) for digest in objects)
+        # Recipes last: whoever goes on after a crash finds the objects by them.
+        for digest in gone:
+            self._trash.put(self._layout.recipe(digest))
+        return freed
+
+    def replaced(self, before: Blob) -> None:
+        """Trashes what a blob was kept as, after it was published in the other way."""
+        if before.recipe:
+            candidates = self._recipe_objects(before.digest)
+            self._trash.put(self._layout.recipe(before.digest))
+        else:
+            candidates = {before.digest}
+        self.release((), candidates)
+
+    def _recipe_objects(self, digest: Digest) -> set[Digest]:
+        if not os.path.exists(self._layout.recipe(digest)):
+            return set()
+        try:
+            stored = self._objects.open_recipe(digest)
+        except ObjectDamaged:
+            return set()
+        try:
+            return {other for other, _ in stored.recipe.objects()}
+        finally:
+            stored.close()
+
+    def _trash_object(self, digest: Digest) -> int:
+        freed = 0
+        for path in (self._layout.object(digest), self._layout.executable(digest)):
+            try:
+                status = os.stat(path, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if status.st_nlink == 1:
+                freed += status.st_size
+            self._trash.put(path)
+        return freed
+
+    # -- ingest directories ----------------------------------------------------------------------
+
+    def abandoned(self) -> list[Digest]:
+        """Blobs that were begun and that no pull and no job needs."""
+        needed = self._leases.held()
+        for manifest in self._names.pulls():
+            needed |= {manifest, *self._children(manifest)}
+        names = [path.name for path in self._layout.ingest.iterdir()]
+        begun = {digest for name in names if (digest := object_name(name)) is not None}
+        return sorted(begun - needed)
+
+    def drop_ingest(self, directory: Path) -> int:
+        """Trashes an ingest directory, and what a commit that was cut short has linked; bytes it had."""
+        freed = 0
+        linked: set[Digest] = set()
+        recipes: set[Digest] = set()
+        if directory.is_dir():
+            for path in directory.iterdir():
+                digest = object_name(path.name.removesuffix(RECIPE))
+                if digest is None:
+                    continue
+                if path.name.endswith(RECIPE):
+                    recipes.add(digest)
+                elif path.stat().st_nlink > 1:
+                    linked.add(digest)
+                else:
+                    freed += path.stat().st_size
+        recipes = {digest for digest in recipes if self._database.blob(digest) is None}
+        self._trash.put(directory)
+        return freed + (self.release(recipes, linked) if linked or recipes else 0)
+
+    def recover(self) -> None:
+        """After a start: finishes or undoes what the last life left half done."""
+        left = list(self._layout.ingest.iterdir())
+        if left:
+            # A commit may have been cut between its links and their flush; later ones rely on what they find.
+            sync.sync_file_system(str(self._layout.root))
+        for path in left:
+            if is_fresh(path.name):
+                self.drop_ingest(path)
+        self._snapshots.sweep()
+        if self._database.rows("SELECT digest FROM blob WHERE NOT visible LIMIT 1"):
+            self.collect()
+
+
+def _digest(text: str) -> Digest | None:
+    try:
+        return parse_digest(text)
+    except (InvalidDigest, Unsupported):
+        return None

@@ -1,0 +1,160 @@
+"""Single flight: one writer for each blob, and the open blob passes from hand to hand."""
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
+
+import anyio
+
+from kitd.content.intake import Intake
+from kitd.spec.digest import Digest
+from kitd_client.api.errors import KitdError
+
+RESUMED = "local"
+"""The source of bytes that were here already."""
+
+
+class Waiter:
+    """One job that wants a blob.
+
+    Args:
+        source: the repository it would fetch from.
+        can_go_on: whether that repository takes requests now.
+        moved: told of bytes that others move, by source.
+    """
+
+    def __init__(self, source: str, can_go_on: Callable[[], bool], moved: Callable[[str, int], None]) -> None:
+        self.source = source
+        self.can_go_on = can_go_on
+        self.moved = moved
+        self.turn = anyio.Event()
+        self.error: KitdError | None = None
+        """Why it gets no turn."""
+
+
+class Flight:
+    """One blob under way: the open intake, who waits for it, and what they were told."""
+
+    def __init__(self) -> None:
+        self.intake: Intake | None = None
+        self.waiters: deque[Waiter] = deque()
+        self._moved: dict[str, int] = {}
+        self._repeated = 0
+
+    def join(self, waiter: Waiter) -> None:
+        self.waiters.append(waiter)
+        for source, count in self._moved.items():
+            waiter.moved(source, count)
+
+    def moved(self, source: str, count: int) -> None:
+        """The blob grew. What waiters were told before a restart is not told again."""
+        known = min(self._repeated, count)
+        self._repeated -= known
+        if count > known:
+            self._moved[source] = self._moved.get(source, 0) + count - known
+            for waiter in self.waiters:
+                waiter.moved(source, count - known)
+
+    def restarted(self) -> None:
+        """The blob lost its bytes."""
+        self._repeated = sum(self._moved.values())
+
+    def hand_over_wanted(self) -> bool:
+        return any(waiter.can_go_on() for waiter in self.waiters)
+
+    def fail(self, source: str, error: KitdError) -> None:
+        """Ends everyone who would ask the same repository for the same bytes."""
+        ended = [waiter for waiter in self.waiters if waiter.source == source]
+        for waiter in ended:
+            self.waiters.remove(waiter)
+            waiter.error = type(error)(error.message, kept=error.kept, hint=error.hint, **error.detail)
+            waiter.turn.set()
+
+    def following(self) -> Waiter | None:
+        """Who is next: the first that can go on, else the first."""
+        ready = (waiter for waiter in self.waiters if waiter.can_go_on())
+        chosen = next(ready, self.waiters[0] if self.waiters else None)
+        if chosen is not None:
+            self.waiters.remove(chosen)
+        return chosen
+
+
+class Turns:
+    """One caller at a time for each key."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Hashable, tuple[anyio.Lock, list[None]]] = {}
+
+    @asynccontextmanager
+    async def turn(self, key: Hashable) -> AsyncIterator[None]:
+        """Waits for the others with the same key."""
+        lock, users = self._locks.setdefault(key, (anyio.Lock(), []))
+        users.append(None)
+        try:
+            async with lock:
+                yield
+        finally:
+            users.pop()
+            if not users:
+                self._locks.pop(key)
+
+
+class Flights:
+    """All blobs under way.
+
+    Args:
+        close: gives up the descriptors of an intake that nobody waits for; its bytes stay on the disk.
+    """
+
+    def __init__(self, close: Callable[[Intake], Awaitable[None]]) -> None:
+        self._flights: dict[Digest, Flight] = {}
+        self._close = close
+
+    def under_way(self) -> set[Digest]:
+        """The blobs that somebody writes now."""
+        return set(self._flights)
+
+    @asynccontextmanager
+    async def turn(self, digest: Digest, waiter: Waiter) -> AsyncIterator[Flight]:
+        """Waits until the blob is this caller's alone; afterwards it is the next one's.
+
+        Raises:
+            KitdError: what ended another caller that would have asked the same repository.
+        """
+        flight = self._flights.get(digest)
+        if flight is None:
+            flight = self._flights[digest] = Flight()
+        else:
+            flight.join(waiter)
+            await self._wait(digest, flight, waiter)
+        try:
+            yield flight
+        finally:
+            await self._pass_on(digest, flight)
+
+    async def _wait(self, digest: Digest, flight: Flight, waiter: Waiter) -> None:
+        try:
+            await waiter.turn.wait()
+        except BaseException:
+            if waiter in flight.waiters:
+                flight.waiters.remove(waiter)
+            elif waiter.error is None:
+                await self._pass_on(digest, flight)
+            raise
+        if waiter.error is not None:
+            raise waiter.error
+
+    async def _pass_on(self, digest: Digest, flight: Flight) -> None:
+        following = flight.following()
+        if following is not None:
+            following.turn.set()
+            return
+        intake, flight.intake = flight.intake, None
+        if intake is not None:
+            # Whoever comes now would open the same directory: not before it is closed.
+            with anyio.CancelScope(shield=True):
+                await self._close(intake)
+            if flight.waiters:
+                await self._pass_on(digest, flight)
+                return
+        del self._flights[digest]

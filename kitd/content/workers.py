@@ -1,0 +1,92 @@
+"""The threads that touch the store's file system, and what its errors mean."""
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+import anyio.to_thread
+
+from kitd.content.sync import SYNC_THREADS
+from kitd_client.api.errors import KitdError, NoSpace, StorageIo
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Steps = Generator[None, None, None]
+"""Long work, cut so that the event loop can end it between two pieces."""
+
+_END: Final = object()
+_LEAST_THREADS: Final = 4
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Workers:
+    """Bounded threads: a pool for the daily work, one for waiting on the disk, one thread that publishes.
+
+    A call is never abandoned: who cancels waits for its end, so nothing works on in the dark.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._daily = anyio.CapacityLimiter(max(_LEAST_THREADS, 2 * (os.cpu_count() or 1)))
+        self._flushing = anyio.CapacityLimiter(SYNC_THREADS)
+        self._committer = anyio.CapacityLimiter(1)
+
+    async def work(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One hop into a worker thread; the errors of the disk come back as `NoSpace` or `StorageIo`."""
+        return await self._run(self._daily, function, *args, **kwargs)
+
+    async def finish(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """The same for what must happen, also when the caller was cancelled already."""
+        with anyio.CancelScope(shield=True):
+            await self.work(function, *args, **kwargs)
+
+    async def flush(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for what mostly waits for the disk."""
+        return await self._run(self._flushing, function, *args, **kwargs)
+
+    async def commit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same, one at a time: what makes things visible or takes them away."""
+        return await self._run(self._committer, function, *args, **kwargs)
+
+    async def work_through(self, steps: Steps) -> None:
+        """Does long work piece by piece, so that cancelling it takes no longer than one piece."""
+        try:
+            while await self.work(next, steps, _END) is not _END:
+                pass
+        finally:
+            steps.close()
+
+    async def _run(
+        self, limiter: anyio.CapacityLimiter, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        try:
+            return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=limiter)
+        except (OSError, sqlite3.Error) as error:
+            raise storage_error(error, self._root) from error
+
+
+def storage_error(error: OSError | sqlite3.Error, root: Path) -> KitdError:
+    """What an error of the store's disk or database means to a user."""
+    if isinstance(error, OSError):
+        full, what = error.errno in _FULL, error.strerror or str(error)
+    else:
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        what = f"database: {error}"
+    if full:
+        free = shutil.disk_usage(root).free
+        return NoSpace(
+            f"no space left for the store {root}: {free} bytes are free",
+            kept="what was written before",
+            hint="free some space (`kitctl remove REF`), or raise the quota; then ask again, it goes on",
+            free=free,
+        )
+    return StorageIo(
+        f"the disk of the store {root} failed: {what}",
+        kept="what was complete before",
+        hint="look into the system log; the disk may be failing",
+    )
