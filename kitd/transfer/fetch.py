@@ -1,0 +1,209 @@
+"""A whole kit from a registry into the store: documents first, parents too, layers in parallel."""
+
+from collections.abc import Callable, Sequence
+
+import anyio
+import msgspec
+
+from kitd.content.leases import Lease
+from kitd.content.store import ContentStore
+from kitd.errors import single_error
+from kitd.progress import Progress
+from kitd.registry.repository import Repository
+from kitd.spec.digest import Digest
+from kitd.spec.kitfile import CONFIG_LIMIT, parse_config
+from kitd.spec.media_types import parse_layer_type
+from kitd.spec.modelkit import Filter, Kit, join, narrow_to_model, select
+from kitd.spec.oci import Descriptor, parse_manifest
+from kitd.spec.reference import Reference, parse_reference
+from kitd.transfer.blob import BlobNews, fetch_blob
+from kitd.transfer.patience import Patience
+from kitd.transfer.window import Window
+from kitd_client.api.errors import (
+    KitdError,
+    NoSpace,
+    ParentUnreachable,
+    ReferenceChainTooLong,
+    ReferenceCycle,
+    Unauthorized,
+)
+
+LONGEST_CHAIN = 10
+"""Kits in a chain of parents, as kit counts them."""
+
+RESERVE = 64 << 20
+"""Bytes of the file system that a pull leaves free: the database and a person's shell need some."""
+
+OpenRepository = Callable[[Reference], Repository]
+
+
+class Blob(msgspec.Struct, frozen=True):
+    """A blob to fetch, and what people call it."""
+
+    label: str
+    descriptor: Descriptor
+
+    @property
+    def split(self) -> bool:
+        """It is a plain tar, and is stored as its files."""
+        kind = parse_layer_type(self.descriptor.media_type)
+        return kind is not None and kind.format == "tar" and kind.compression == "none"
+
+
+class RemoteKit(msgspec.Struct, frozen=True):
+    """A kit as its registry describes it; its manifest and config are in the store."""
+
+    reference: Reference
+    digest: Digest
+    kit: Kit
+    blobs: tuple[Blob, ...]
+    """The layers that were asked for."""
+    repository: Repository
+
+    @property
+    def complete(self) -> bool:
+        """All layers were asked for."""
+        asked = {blob.descriptor.digest for blob in self.blobs}
+        return all(layer.digest in asked for layer in self.kit.manifest.layers)
+
+
+async def fetch_chain(
+    store: ContentStore,
+    open_repository: OpenRepository,
+    reference: Reference,
+    filters: tuple[Filter, ...],
+    progress: Progress,
+    lease: Lease,
+) -> tuple[RemoteKit, ...]:
+    """Fetches manifest and config of a kit and of its parents, and stores both. The kit itself comes first.
+
+    The manifest is fetched even if it is here: that is how the caller proves that he may have it. `lease` holds
+    every blob of the chain from before it is written.
+
+    Raises:
+        ParentUnreachable: a parent cannot be had; nothing is named.
+        ReferenceCycle: a kit is its own ancestor.
+        ReferenceChainTooLong: more than ten kits in a row.
+        Unauthorized: also for a parent's registry, which it names, so that the caller can ask again with more.
+    """
+    chain: list[RemoteKit] = []
+    wanted: tuple[Filter, ...] | None = filters
+    following: Reference | None = reference
+    while following is not None and wanted is not None:
+        try:
+            remote = await _fetch_documents(
+                store, open_repository(following), following, wanted, progress, lease
+            )
+        except Unauthorized:
+            raise
+        except KitdError as error:
+            if not chain:
+                raise
+            raise ParentUnreachable(
+                f"parent {following} of {reference}: {error.message}",
+                kept=error.kept,
+                hint="make the parent reachable, then pull again: nothing was tagged",
+                parent=str(following),
+            ) from error
+        if any(remote.digest == other.digest for other in chain):
+            raise ReferenceCycle(f"found cycle in the parents of {reference}: {following} comes again")
+        chain.append(remote)
+        if len(chain) > LONGEST_CHAIN:
+            raise ReferenceChainTooLong(
+                f"reached maximum number of model references ({LONGEST_CHAIN}) from {reference}"
+            )
+        following = parse_reference(remote.kit.parent) if remote.kit.parent else None
+        wanted = narrow_to_model(wanted)
+    return tuple(chain)
+
+
+async def _fetch_documents(
+    store: ContentStore,
+    repository: Repository,
+    reference: Reference,
+    filters: tuple[Filter, ...],
+    progress: Progress,
+    lease: Lease,
+) -> RemoteKit:
+    digest = reference.digest or await repository.resolve(reference.tag or "latest")
+    progress.resolved(str(reference), digest)
+    manifest_bytes = await repository.fetch_manifest(digest)
+    manifest = await store.work(parse_manifest, manifest_bytes)
+    config = manifest.config
+    for held in (digest, config.digest, *(layer.digest for layer in manifest.layers)):
+        lease.hold(held)
+    if await store.has(config.digest):
+        config_bytes = await store.read(config.digest, CONFIG_LIMIT)
+    else:
+        config_bytes = await repository.fetch_bytes(config, CONFIG_LIMIT)
+    kit = join(manifest, await store.work(parse_config, config_bytes))
+    await store.add(config_bytes, config.digest)
+    await store.add(manifest_bytes, digest)
+    return RemoteKit(reference, digest, kit, _choose(kit, filters), repository)
+
+
+def _choose(kit: Kit, filters: tuple[Filter, ...]) -> tuple[Blob, ...]:
+    """The layers that filters want; without filters also those that no entry of the Kitfile names."""
+    chosen = [Blob(layer.label, layer.descriptor) for layer in select(kit, filters).layers]
+    if not filters:
+        chosen += [Blob(f"layer {each.digest[:19]}", each) for each in kit.unclaimed]
+    return tuple(chosen)
+
+
+async def fetch_layers(
+    store: ContentStore,
+    window: Window,
+    chain: Sequence[RemoteKit],
+    progress: Progress,
+    patience: Patience,
+) -> tuple[dict[str, int], int]:
+    """Brings every layer asked for into the store.
+
+    Returns:
+        The bytes this job moved, by host, and the bytes of all layers together.
+
+    Raises:
+        NoSpace: before anything moves, with the numbers.
+        KitdError: the first failure; what was appended is kept.
+    """
+    wanted = {blob.descriptor.digest: (kit, blob) for kit in chain for blob in kit.blobs}
+    await _check_space(store, [blob.descriptor for _, blob in wanted.values()])
+    fetched: dict[str, int] = {}
+
+    async def fetch_layer(kit: RemoteKit, blob: Blob) -> None:
+        news = BlobNews(blob.label, blob.descriptor.size, progress)
+        try:
+            await fetch_blob(
+                store,
+                window,
+                kit.repository,
+                blob.descriptor,
+                split=blob.split,
+                news=news,
+                patience=patience,
+            )
+        finally:
+            for host, count in news.fetched.items():
+                fetched[host] = fetched.get(host, 0) + count
+
+    with single_error():
+        async with anyio.create_task_group() as tasks:
+            for kit, blob in wanted.values():
+                tasks.start_soon(fetch_layer, kit, blob)
+    return fetched, sum(blob.descriptor.size for _, blob in wanted.values())
+
+
+async def _check_space(store: ContentStore, layers: Sequence[Descriptor]) -> None:
+    needed = 0
+    for layer in layers:
+        if not await store.has(layer.digest):
+            needed += layer.size - await store.kept(layer.digest)
+    free = (await store.usage()).free_bytes
+    if needed and needed + RESERVE > free:
+        raise NoSpace(
+            f"the layers to fetch need {needed} bytes, and the store's file system has {free} free",
+            kept="everything that is here",
+            hint="free some space (`kitctl remove REF`), or move the store (KITD_CACHE_DIR)",
+            needed=needed,
+            free=free,
+        )

@@ -1,0 +1,36 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kitd.transfer.plan import LARGEST_RANGE, plan_range_size, plan_ranges, plan_share
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 10**5))
+def test_ranges_cover_what_is_missing_once_and_in_order(start: int, length: int, size: int) -> None:
+    size = max(size, length // 500 + 1)
+    ranges = list(plan_ranges(start, start + length, size))
+    assert [first for first, _ in ranges] == list(range(start, start + length, size))
+    assert all(0 < end - first <= size for first, end in ranges)
+    assert sum(end - first for first, end in ranges) == length
+
+
+@pytest.mark.parametrize(
+    ("memory", "streams", "wanted", "size"),
+    [
+        (128 << 20, 16, 4 << 20, 4 << 20),
+        (128 << 20, 16, 64 << 20, 4 << 20),
+        (1 << 30, 4, 64 << 20, LARGEST_RANGE),
+        (16 << 20, 16, 4 << 20, 512 << 10),
+        (1, 16, 4 << 20, 1),
+    ],
+)
+def test_all_streams_of_a_blob_fit_in_half_the_memory(
+    memory: int, streams: int, wanted: int, size: int
+) -> None:
+    assert plan_range_size(memory, streams, wanted) == size
+
+
+@given(st.integers(0, 100), st.integers(0, 50))
+def test_shares_of_the_read_ahead_use_it_up(ranges: int, seats: int) -> None:
+    assert plan_share(ranges, seats) >= 1
+    assert plan_share(ranges, seats) * max(1, seats) >= ranges
