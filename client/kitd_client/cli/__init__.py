@@ -1,0 +1,82 @@
+"""`kitctl`: finds the command's module and runs it.
+
+Everything is imported when it is needed: most of the time of a short command is the start of the interpreter.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "pack": ("directories", "pack a directory into a kit of the store"),
+    "push": ("transfers", "push a kit to a registry"),
+    "pull": ("transfers", "pull a kit into the store"),
+    "unpack": ("directories", "write the files of a kit into a directory"),
+    "path": ("directories", "print a read-only directory with the files of a kit"),
+    "tag": ("kits", "give a kit one more name"),
+    "list": ("listing", "list the kits of the store"),
+    "remove": ("kits", "remove names of a kit, and what nothing needs any more"),
+    "inspect": ("kits", "print manifest and config of a kit"),
+    "info": ("kits", "print the Kitfile of a kit"),
+    "login": ("logins", "store a credential for a registry"),
+    "logout": ("logins", "forget the credential of a registry"),
+    "jobs": ("jobs", "list transfers that run or ended lately"),
+    "attach": ("jobs", "follow a job"),
+    "cancel": ("jobs", "cancel a job; what it fetched is kept"),
+    "status": ("service", "tell how the daemon is doing"),
+    "version": ("service", "print the versions of kitctl and kitd"),
+}
+"""By name: the module, and the line of the overview."""
+
+_WITH_VALUE = {"--socket", "--progress", "--format"}
+"""Flags that may stand before the command, with a value after a blank."""
+
+INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status.
+
+    0 done, 1 other failure, 2 usage, 65 content is damaged or invalid, 66 not found, 69 no daemon, 73 cannot
+    write, 75 try again later, 77 no access, 78 configuration, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _run(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough; the interpreter shall not stumble over it once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 -- what is not ours is raised again in there
+        from kitd_client.cli.complaints import complain  # noqa: PLC0415 -- start-up time
+
+        return complain(error, words)
+    return status
+
+
+def _run(words: list[str]) -> int:
+    if words == ["version"]:
+        from kitd_client.cli.service import show_version  # noqa: PLC0415 -- start-up time
+
+        return show_version()
+    if words == ["list"]:
+        from kitd_client.cli.listing import show_kits  # noqa: PLC0415 -- start-up time
+
+        return show_kits()
+    from kitd_client.cli.arguments import parse  # noqa: PLC0415 -- start-up time
+
+    return parse(words)
+
+
+def command_at(words: Sequence[str]) -> int | None:
+    """The index of the command among the words, or none if there are only flags."""
+    index = 0
+    while index < len(words):
+        if not words[index].startswith("-"):
+            return index
+        index += 2 if words[index] in _WITH_VALUE else 1
+    return None

@@ -1,0 +1,36 @@
+"""Errors as a person, or with `--format json` a program, reads them on standard error."""
+
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+
+import msgspec
+
+from kitd_client.api.errors import KitdError
+
+
+def complain(error: Exception, words: Sequence[str]) -> int:
+    """Reports an error and returns the exit status that goes with it; what is a bug is raised again."""
+    if isinstance(error, KitdError):
+        report(error, as_json=_wants_json(words))
+        return error.exit_code
+    if isinstance(error, OSError):
+        print(f"kitctl: {error}", file=sys.stderr)
+        return 1
+    raise error
+
+
+def report(error: KitdError, *, as_json: bool) -> None:
+    """Writes an error: the title, what was kept, what to do next."""
+    if as_json:
+        print(msgspec.json.encode(error.problem()).decode(), file=sys.stderr)
+        return
+    print(f"kitctl: {error.message}", file=sys.stderr)
+    if error.kept:
+        print(f"kept: {error.kept}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    return "--format=json" in words or ("--format", "json") in pairwise(words)

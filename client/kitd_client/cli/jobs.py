@@ -1,0 +1,77 @@
+"""`kitctl jobs`, `attach` and `cancel`."""
+
+import sys
+
+import msgspec
+
+from kitd_client.api.jobs import JobInfo, Unpacked
+from kitd_client.cli import INTERRUPTED
+from kitd_client.cli.arguments import Options, Parser
+from kitd_client.cli.console import note, notes, table
+from kitd_client.cli.following import names, summary_of, tell_result
+from kitd_client.client import Client
+from kitd_client.figures import size_text
+from kitd_client.progress import Progress
+
+_HEAD = ("JOB", "VERB", "REFERENCE", "STATE", "DONE", "STARTED")
+
+
+def _declare_nothing(_parser: Parser) -> None:
+    """Has only the flags that every command has."""
+
+
+def _declare_job(parser: Parser) -> None:
+    parser.add_argument("job", help="its identifier, as 'kitctl jobs' shows it")
+
+
+def _client(options: Options) -> Client:
+    return Client(options.socket, autostart=False, notice=notes(quiet=options.quiet))
+
+
+def _jobs(options: Options) -> int:
+    with _client(options) as client:
+        jobs = client.jobs()
+    if options.format == "json":
+        print(msgspec.json.encode(jobs).decode())
+    else:
+        print(table([_HEAD, *(_row(job) for job in jobs)]))
+    return 0
+
+
+def _row(job: JobInfo) -> tuple[str, ...]:
+    done = f"{size_text(job.done)} of {size_text(job.total)}"
+    return job.id, job.verb, job.reference, job.state, done, job.started
+
+
+def _attach(options: Options) -> int:
+    with _client(options) as client:
+        job = client.job(options.job)
+        progress = Progress(
+            sys.stderr, f"{job.verb} {job.reference}", "none" if options.quiet else options.progress
+        )
+        try:
+            result = client.wait(options.job, on_event=progress.event)
+        except KeyboardInterrupt:
+            progress.close()
+            note(f"detached; '{job.verb} {job.reference}' goes on in the daemon")
+            note(f"'kitctl attach {job.id}' comes back to it, 'kitctl cancel {job.id}' ends it")
+            return INTERRUPTED
+        finally:
+            progress.close()
+    references = [] if isinstance(result, Unpacked) else names(result)
+    return tell_result(options, result, references, summary_of(result, 0))
+
+
+def _cancel(options: Options) -> int:
+    with _client(options) as client:
+        client.cancel(options.job)
+    if not options.quiet:
+        note(f"job {options.job} is being cancelled; what it fetched is kept")
+    return 0
+
+
+COMMANDS = {
+    "jobs": (_declare_nothing, _jobs),
+    "attach": (_declare_job, _attach),
+    "cancel": (_declare_job, _cancel),
+}
