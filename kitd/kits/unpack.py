@@ -1,0 +1,100 @@
+"""unpack: a kit of the store into the user's directory. The client writes; the daemon says what."""
+
+from collections.abc import Iterator, Sequence
+
+from kitd.content.store import ContentStore
+from kitd.kits.load import StoredKit, Wanted, choose_layers, known_digests, load_kit, plan_tree
+from kitd.content.snapshots import TreeEntry
+from kitd.progress import Progress
+from kitd.spec.digest import Digest
+from kitd.spec.kitfile import encode_kitfile
+from kitd.spec.modelkit import parse_filters
+from kitd.spec.reference import parse_reference
+from kitd.workspace import MemberToWrite, Workspace
+from kitd_client.api.jobs import Unpacked, UnpackRequest
+
+BATCH_DESCRIPTORS = 64
+BATCH_MEMBERS = 2048
+ITEM = "files"
+KITFILE = "Kitfile"
+KITFILE_MODE = 0o644
+
+
+async def unpack(
+    store: ContentStore, workspace: Workspace, request: UnpackRequest, progress: Progress
+) -> Unpacked:
+    """Plans the whole tree, has the directory checked for all of it, then has it written and put in place.
+
+    Raises:
+        NotFound: the kit is not here.
+        KitIncomplete: a layer the filters select is not here.
+        ArchiveInvalid: a layer holds something that must not be unpacked; nothing was written.
+        KitdError: what the client met in the user's directory.
+    """
+    reference = parse_reference(request.reference)
+    filters = parse_filters(request.filters)
+    with store.lease() as lease:
+        stored = await load_kit(store, reference)
+        for digest in known_digests(stored):
+            lease.hold(digest)
+        progress.resolved(str(reference), stored.record.manifest)
+        wanted = await choose_layers(store, stored, filters)
+        plan = await plan_tree(store, wanted)
+        if plan.masked:
+            progress.warned(
+                f"{plan.masked} file(s) have a setuid, setgid or sticky bit, which is never unpacked"
+            )
+        members = _members(stored, wanted, await store.work(plan.entries))
+        skipped = (await workspace.check([member for member, _ in members])).skipped
+        pairs = [pair for index, pair in enumerate(members) if index not in skipped]
+        await _write(store, workspace, pairs, progress)
+        published = await workspace.publish()
+    return Unpacked(
+        reference=str(reference),
+        digest=stored.record.manifest,
+        files=published.files,
+        size=sum(member.size for member, _ in pairs),
+        skipped=published.skipped + sum(not members[index][0].is_dir for index in skipped),
+    )
+
+
+Pair = tuple[MemberToWrite, Digest | None]
+
+
+def _members(stored: StoredKit, wanted: Wanted, entries: Sequence[TreeEntry]) -> list[Pair]:
+    members: list[Pair] = [
+        (MemberToWrite(entry.path, entry.is_dir, entry.mode, entry.size), entry.digest) for entry in entries
+    ]
+    if wanted.kitfile:
+        text = encode_kitfile(stored.kit.kitfile)
+        members.append((MemberToWrite(KITFILE, False, KITFILE_MODE, len(text), text), None))
+    return members
+
+
+def _batches(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
+    start = lent = 0
+    for index, (member, _) in enumerate(pairs):
+        if lent + member.is_lent > BATCH_DESCRIPTORS or index - start == BATCH_MEMBERS:
+            yield pairs[start:index]
+            start, lent = index, 0
+        lent += member.is_lent
+    if start < len(pairs):
+        yield pairs[start:]
+
+
+async def _write(
+    store: ContentStore, workspace: Workspace, pairs: Sequence[Pair], progress: Progress
+) -> None:
+    total = sum(member.size for member, _ in pairs)
+    progress.began(ITEM, total, 0)
+    done = 0
+    for batch in _batches(pairs):
+        digests = [digest for member, digest in batch if member.is_lent and digest is not None]
+
+        async def lend(digests: list[Digest] = digests) -> list[int]:
+            return await store.work(store.open_objects, digests)
+
+        await workspace.write([member for member, _ in batch], lend, item=ITEM, done=done)
+        size = sum(member.size for member, _ in batch)
+        done += size
+        progress.moved(ITEM, "local", size)

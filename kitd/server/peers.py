@@ -1,0 +1,100 @@
+"""Who is at the other end of a Unix socket, who may be there, and how often."""
+
+import asyncio
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable
+from typing import cast
+
+from kitd.config.settings import Mode
+from kitd_client.api.errors import Busy, PermissionDenied
+
+CONNECTIONS = 64
+"""Of one user. Beyond, requests are refused; beyond twice as many, connections are dropped."""
+
+_UNMAPPED = 65534
+"""The uid the kernel shows for a user that this user namespace does not know: it may be anybody."""
+_CREDENTIALS = struct.Struct("3i")
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end, as the kernel knew them when it connected (SO_PEERCRED, unix(7))."""
+    pid, uid, _ = _CREDENTIALS.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    )
+    return pid, uid
+
+
+def transport_uid(transport: asyncio.BaseTransport) -> int:
+    """The user at the other end of a connection."""
+    return peer_credentials(cast("socket.socket", transport.get_extra_info("socket")))[1]
+
+
+class Door:
+    """Who comes in: knows the connections of each user.
+
+    Args:
+        mode: a user's own daemon serves him and root; the machine's serves whom its socket's group lets in.
+        own_uid: the user the daemon runs as.
+    """
+
+    def __init__(self, mode: Mode, own_uid: int) -> None:
+        self._mode = mode
+        self._own_uid = own_uid
+        self._inside: Counter[int] = Counter()
+
+    def check(self, uid: int) -> None:
+        """Raises `PermissionDenied` for whom this daemon does not serve, `Busy` for whom it serves enough."""
+        if uid == _UNMAPPED or (self._mode == "user" and uid not in {0, self._own_uid}):
+            raise PermissionDenied(
+                f"this is the daemon of uid {self._own_uid}; uid {uid} may not use it",
+                hint="run kitctl without --socket and KITD_SOCKET to use a daemon of your own",
+            )
+        if self._inside[uid] > CONNECTIONS:
+            raise Busy(
+                f"uid {uid} has more than {CONNECTIONS} connections", hint="close some, then try again"
+            )
+
+    def enter(self, uid: int) -> bool:
+        """Counts a connection; false: there is no room for it at all."""
+        if self._inside[uid] >= 2 * CONNECTIONS:
+            return False
+        self._inside[uid] += 1
+        return True
+
+    def leave(self, uid: int) -> None:
+        """Ends what `enter` began."""
+        self._inside[uid] -= 1
+        if not self._inside[uid]:
+            del self._inside[uid]
+
+    def guarding(self, factory: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
+        """A protocol factory whose connections are counted."""
+        return lambda: _Guest(self, factory())
+
+
+class _Guest(asyncio.Protocol):
+    """Stands before the HTTP protocol of one connection."""
+
+    def __init__(self, door: Door, inner: asyncio.Protocol) -> None:
+        self._door = door
+        self._inner = inner
+        self._uid: int | None = None
+        self.data_received = inner.data_received  # type: ignore[method-assign]
+        self.eof_received = inner.eof_received  # type: ignore[method-assign]
+        self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        uid = transport_uid(transport)
+        if self._door.enter(uid):
+            self._uid = uid
+            self._inner.connection_made(transport)
+        else:
+            cast("asyncio.Transport", transport).abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._uid is not None:
+            self._door.leave(self._uid)
+            self._inner.connection_lost(exc)
