@@ -78,7 +78,7 @@ def _prepare_process() -> None:
 
 
 def _keep_memory() -> None:
-    """Has glibc keep the pieces of 1 MiB that come and go: giving each back to the kernel doubles the CPU time.
+    """Has glibc keep the pieces of 1 MiB that come and go: giving each back doubles the CPU time.
 
     Other C libraries have no mallopt, or do not care.
     """

@@ -103,7 +103,9 @@ class Daemon:
         if run.stdout and not quiet:
             say("   " + run.stdout.rstrip().replace("\n", "\n   "))
         if run.returncode:
-            raise SystemExit(f"kitctl {arguments[0]} ended with {run.returncode}; log: {self.home / 'kitd.log'}")
+            raise SystemExit(
+                f"kitctl {arguments[0]} ended with {run.returncode}; log: {self.home / 'kitd.log'}"
+            )
         return run.stdout
 
     def disk(self) -> int:
@@ -111,7 +113,7 @@ class Daemon:
         seen: dict[tuple[int, int], int] = {}
         for directory, _, names in os.walk(self.store):
             for name in names:
-                status = os.lstat(os.path.join(directory, name))
+                status = (Path(directory) / name).lstat()
                 seen[status.st_dev, status.st_ino] = status.st_size
         return sum(seen.values())
 
@@ -132,7 +134,9 @@ def make_tree(root: Path, size: int) -> int:
     (root / "data" / "images").mkdir(parents=True)
     with (root / "data" / "tickets.jsonl").open("w") as file:
         for number in range(60_000):
-            file.write(json.dumps({"id": number, "text": f"ticket {number}: {numbers.random():.12f} " * 4}) + "\n")
+            file.write(
+                json.dumps({"id": number, "text": f"ticket {number}: {numbers.random():.12f} " * 4}) + "\n"
+            )
     for number in range(3_000):
         (root / "data" / "images" / f"{number:05}.jpg").write_bytes(numbers.randbytes(10_240))
     (root / "src").mkdir()
@@ -174,7 +178,11 @@ def pull_until(node: Daemon, reference: str, rate: str, share: float) -> float:
     arguments = ("pull", reference, "--plain-http", "--limit-rate", rate, "--progress", "json")
     say(f"{DIM}[{node.name}]{OFF} $ kitctl {' '.join(arguments[:-2])}")
     client = subprocess.Popen(
-        node.command(*arguments), env=node.environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        node.command(*arguments),
+        env=node.environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
     assert client.stderr is not None
     totals: dict[str, int] = {}
@@ -220,6 +228,37 @@ def daemons(home: Path, listen: str) -> Iterator[tuple[Daemon, Daemon, Daemon]]:
             daemon.stop()
 
 
+def pack_and_push(builder: Daemon, tree: Path, reference: str, total: int) -> None:
+    started = time.monotonic()
+    builder.kitctl("pack", str(tree), "-t", reference)
+    took = time.monotonic() - started
+    disk = human(builder.disk())
+    say(f"   packed in {took:.1f} s; the builder's store: {disk} for a kit of {human(total)} (one copy)")
+    started = time.monotonic()
+    builder.kitctl("push", reference, "--plain-http")
+    say(f"   pushed in {time.monotonic() - started:.1f} s; the registry is a kitd too")
+
+
+def pull(node: Daemon, reference: str) -> tuple[int, int]:
+    """Pulls to the end. Returns the bytes moved and the bytes of the kit."""
+    say(f"{DIM}[{node.name}]{OFF} $ kitctl pull {reference} --plain-http")
+    answer = json.loads(node.kitctl("pull", reference, "--plain-http", "--format", "json", quiet=True))
+    return sum(answer["fetched"].values()), answer["size"]
+
+
+def unpack_and_verify(node: Daemon, reference: str, tree: Path, out: Path) -> None:
+    started = time.monotonic()
+    node.kitctl("unpack", reference, "-d", str(out))
+    took = time.monotonic() - started
+    wrong = digests(tree).items() ^ digests(out).items()
+    if wrong:
+        raise SystemExit(f"files differ: {sorted({name for name, _ in wrong})}")
+    say(f"   {GREEN}all {len(digests(out))} files are what was packed{OFF} ({took:.1f} s, durable)")
+    path = node.kitctl("path", reference).strip()
+    names = (Path(path) / "data/tickets.jsonl").stat().st_nlink
+    say(f"   `path` needs no second copy: the store's own inode, {names} names")
+
+
 def show(home: Path, size: int, rate: str) -> None:
     listen = f"127.0.0.1:{free_port()}"
     reference = f"{listen}/{REFERENCE}"
@@ -227,51 +266,32 @@ def show(home: Path, size: int, rate: str) -> None:
     say(f"{BOLD}kitd: the main job, with three daemons on loopback{OFF}  (everything is in {home})")
     step(1, "A kit as teams have them")
     total = make_tree(tree, size)
-    say(f"   {sum(1 for path in tree.rglob('*') if path.is_file())} files, {human(total)}: two weight shards, JSONL, 3000 images, code, docs")
-    with daemons(home, listen) as (builder, registry, node):
+    count = sum(1 for path in tree.rglob("*") if path.is_file())
+    say(f"   {count} files, {human(total)}: two weight shards, JSONL, 3000 images, code, docs")
+    with daemons(home, listen) as (builder, _, node):
         step(2, "Pack and push")
-        started = time.monotonic()
-        builder.kitctl("pack", str(tree), "-t", reference)
-        packed = time.monotonic() - started
-        say(f"   packed in {packed:.1f} s; the builder's store: {human(builder.disk())} for a kit of {human(total)} (one copy)")
-        started = time.monotonic()
-        builder.kitctl("push", reference, "--plain-http")
-        say(f"   pushed in {time.monotonic() - started:.1f} s; the registry is a kitd too")
+        pack_and_push(builder, tree, reference, total)
         step(3, "Pull on the node at a limited rate, and kill its daemon in the middle")
         reached = pull_until(node, reference, rate, 0.4)
         step(4, "Start it again and ask again: it goes on where it was")
         node.start()
         started = time.monotonic()
-        answer = json.loads(node.kitctl("pull", reference, "--plain-http", "--format", "json", quiet=True))
-        say(f"{DIM}[node]{OFF} $ kitctl pull {reference} --plain-http")
-        refetched = sum(answer["fetched"].values())
-        kit_size = answer["size"]
-        say(f"   fetched after the kill: {human(refetched)} of {human(kit_size)} in {time.monotonic() - started:.1f} s")
-        step(5, "Unpack, and verify every file")
-        out = home / "out"
-        started = time.monotonic()
-        node.kitctl("unpack", reference, "-d", str(out))
+        refetched, kit_size = pull(node, reference)
         took = time.monotonic() - started
-        wrong = digests(tree).items() ^ digests(out).items()
-        if wrong:
-            raise SystemExit(f"files differ: {sorted({name for name, _ in wrong})}")
-        say(f"   {GREEN}all {len(digests(out))} files are what was packed{OFF} ({took:.1f} s, durable)")
-        path = node.kitctl("path", reference).strip()
-        same = os.stat(Path(path) / "data/tickets.jsonl").st_nlink
-        say(f"   `path` needs no second copy: the same inode, {same} names")
+        say(f"   fetched after the kill: {human(refetched)} of {human(kit_size)} in {took:.1f} s")
+        step(5, "Unpack, and verify every file")
+        unpack_and_verify(node, reference, tree, home / "out")
         step(6, "Pull again: nothing moves")
-        again = json.loads(node.kitctl("pull", reference, "--plain-http", "--format", "json", quiet=True))
-        moved = sum(again["fetched"].values())
+        moved, _ = pull(node, reference)
         say(f"   moved: {human(moved)}")
         say(f"\n{BOLD}In figures{OFF}")
-        rows = [
+        for name, value in (
             ("kit", human(kit_size)),
             ("here when the daemon was killed", f"{reached:.0%}"),
             ("fetched after the kill", f"{human(refetched)} ({refetched / kit_size:.0%})"),
             ("node's store on disk", f"{human(node.disk())} ({node.disk() / kit_size:.1%} of the kit)"),
             ("moved by the second pull", human(moved)),
-        ]
-        for name, value in rows:
+        ):
             say(f"   {name:34}{value}")
         if refetched > kit_size * (1 - reached) + 64 * MIB or moved:
             raise SystemExit("more was fetched than was missing")
@@ -279,7 +299,9 @@ def show(home: Path, size: int, rate: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=256, metavar="MIB", help="size of the weights (%(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=256, metavar="MIB", help="size of the weights (%(default)s)"
+    )
     parser.add_argument("--rate", default="60MiB/s", help="rate of the first pull (%(default)s)")
     parser.add_argument("--keep", action="store_true", help="leave the temporary directory")
     options = parser.parse_args()
@@ -293,7 +315,7 @@ def main() -> None:
             for directory, names, _ in os.walk(home):
                 for name in names:
                     with contextlib.suppress(OSError):
-                        os.chmod(os.path.join(directory, name), 0o700)
+                        (Path(directory) / name).chmod(0o700)
             shutil.rmtree(home, ignore_errors=True)
 
 

@@ -3,8 +3,8 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Literal, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, TextIO
 
 import msgspec
 
@@ -21,6 +21,7 @@ _PLAIN_STEP = 10
 _ROWS = 5
 _BAR = 24
 _NAME = 28
+_CYAN, _PLAIN = "\x1b[36m", "\x1b[0m"
 
 
 class Item:
@@ -165,34 +166,47 @@ class Progress:
     def _draw(self) -> None:
         tally = self._tally
         active = [(name, item) for name, item in tally.items.items() if item.done < item.total]
-        rows = [self._row(self._title.partition(" ")[0], tally.done, tally.total, tally.figures())]
+        rows = [_Row(self._title.partition(" ")[0], tally.done, tally.total, tally.figures())]
         rows += [
-            self._row(name, item.done, item.total, f"{size_text(item.total)}  {item.source}")
+            _Row(name, item.done, item.total, f"{size_text(item.total)}  {item.source}")
             for name, item in active[:_ROWS]
         ]
-        if len(active) > _ROWS:
-            rows.append(f"  and {len(active) - _ROWS} more")
         width = columns(self._stream, self._environ) - 1
+        lines = _layout(rows, width, colour=not self._environ.get("NO_COLOR"))
+        if len(active) > _ROWS:
+            lines.append(f"and {len(active) - _ROWS} more"[:width])
         self._erase()
-        self._stream.write("".join(f"{self._painted(row[:width])}\n" for row in rows))
+        self._stream.write("".join(f"{line}\n" for line in lines))
         self._stream.flush()
-        self._drawn = len(rows)
-
-    def _row(self, name: str, done: int, total: int, figures: str) -> str:
-        share = min(1.0, done / total) if total else 0.0
-        filled = int(_BAR * share)
-        return f"{name[:_NAME]:{_NAME}} {'#' * filled:-<{_BAR}} {int(share * 100):3} %  {figures}"
-
-    def _painted(self, row: str) -> str:
-        bar = row[_NAME + 1 : _NAME + 1 + _BAR].rstrip("-")
-        if not bar.startswith("#") or self._environ.get("NO_COLOR"):
-            return row
-        return f"{row[: _NAME + 1]}\x1b[36m{bar}\x1b[0m{row[_NAME + 1 + len(bar) :]}"
+        self._drawn = len(lines)
 
     def _erase(self) -> None:
         if self._drawn:
             self._stream.write(f"\x1b[{self._drawn}A\x1b[J")
             self._drawn = 0
+
+
+class _Row(NamedTuple):
+    name: str
+    done: int
+    total: int
+    figures: str
+
+
+def _layout(rows: Sequence[_Row], width: int, *, colour: bool) -> list[str]:
+    """One line a row, no wider than `width`: figures come first, then names, then bars."""
+    name_width = min(max(len(row.name) for row in rows), _NAME, width // 4)
+    room = width - name_width - max(len(row.figures) for row in rows) - len("  100 %  ")
+    bar_width = max(0, min(_BAR, room))
+    lines = []
+    for name, done, total, figures in rows:
+        share = min(1.0, done / total) if total else 0.0
+        filled = "#" * int(bar_width * share)
+        bar = f"{_CYAN}{filled}{_PLAIN}" if colour and filled else filled
+        bar += "-" * (bar_width - len(filled))
+        text = f" {int(share * 100):3} %  {figures}"[: width - name_width - bar_width - 1]
+        lines.append(f"{name[:name_width]:{name_width}} {bar}{text}")
+    return lines
 
 
 def choose(mode: Mode, stream: TextIO, environ: Mapping[str, str]) -> Mode:

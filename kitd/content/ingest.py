@@ -7,8 +7,9 @@ import msgspec
 
 from kitd.content.flight import Flight
 from kitd.content.intake import Intake
+from kitd.content.unfinished import SLICE
 from kitd.content.workers import Workers
-from kitd.content.writer import SLICE, Sealed
+from kitd.content.writer import Sealed
 from kitd.layer.tar import TRAILER, Member, encode_header, padding
 from kitd.spec.digest import Buffer, Digest
 from kitd_client.api.errors import SizeMismatch

@@ -10,7 +10,8 @@ from typing import Final
 
 from kitd.content import journal
 from kitd.content.objects import Objects
-from kitd.content.writer import SLICE, BlobWriter, Sealed, tail_name
+from kitd.content.unfinished import SLICE, tail_name
+from kitd.content.writer import BlobWriter, Sealed
 from kitd.layer.tar import TarParser
 from kitd.spec.digest import Buffer, Digest
 from kitd_client.api.errors import (

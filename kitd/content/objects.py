@@ -114,8 +114,11 @@ class Objects:
 
         With a link of its own an ingest keeps the bytes even if the object is collected meanwhile.
         """
+        path = self._layout.object(digest)
+        if not os.access(path, os.F_OK):  # the usual case, and an exception costs more than a look
+            return False
         try:
-            os.link(self._layout.object(digest), target)
+            os.link(path, target)
         except FileNotFoundError:
             return False
         except OSError as error:

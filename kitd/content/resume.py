@@ -13,15 +13,15 @@ from kitd.content import journal
 from kitd.content.intake import REFUSALS, Intake, remove_all_but
 from kitd.content.journal import Written
 from kitd.content.objects import seal_file
+from kitd.content.unfinished import SLICE, tail_name
 from kitd.content.workers import Steps
-from kitd.content.writer import SLICE, tail_name
 from kitd.spec.digest import Digest, digest_hex
 
 _STEP: Final = 32 << 20
 """Bytes read again in one go."""
 
 
-class _Misfit(Exception):  # noqa: N818 (nothing fails: the blob starts again)
+class _Misfit(Exception):
     """The journal tells what cannot be."""
 
 

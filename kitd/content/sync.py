@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from kitd.spec.digest import Buffer
+
 SYNC_THREADS: Final = 16
 """More flushes than that at a time gain nothing (reliability-and-security 4.1)."""
 
@@ -18,6 +20,7 @@ FOREIGN_DIRTY: Final = 512 << 20
 """Bytes of others' unwritten data that a flush of the whole file system may wait for."""
 
 _WRITE: Final = 2
+_DONTCACHE: Final = 0x80
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _MEMINFO: Final = Path("/proc/meminfo")
 _FS_TYPE_BUFFER: Final = 256
@@ -44,6 +47,18 @@ def start_writing(descriptor: int, offset: int, length: int) -> None:
     Only a hint: whether anything is safe is for the flush to say, so failures are left to it.
     """
     _LIBC.sync_file_range(descriptor, ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_WRITE))
+
+
+def write_uncached(descriptor: int, data: Buffer) -> int:
+    """Writes at the descriptor's position, around the page cache: see RWF_DONTCACHE in pwritev2(2).
+
+    The kernel begins to write at once. OSError with EOPNOTSUPP or EINVAL: it is older than 6.14, or the file
+    system cannot.
+
+    Returns:
+        Bytes taken.
+    """
+    return os.pwritev(descriptor, [data], -1, _DONTCACHE)
 
 
 def sync_file(path: str) -> None:

@@ -1,9 +1,9 @@
 """Settings become collaborators, collaborators become routes, routes get their sockets."""
 
+import logging
 import os
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -14,6 +14,7 @@ from aiohttp import web
 from kitd import __version__
 from kitd.config.settings import Settings
 from kitd.content.store import ContentStore
+from kitd.daemon.faces import Places
 from kitd.daemon.life import Life
 from kitd.errors import single_error
 from kitd.jobs.jobs import Jobs
@@ -24,28 +25,23 @@ from kitd.kits.pull import pull
 from kitd.kits.push import push
 from kitd.kits.unpack import unpack
 from kitd.registry.transport import Access, Transport, TransportSettings
-from kitd.server.app import make_api, route_table
-from kitd.server.distribution import Distribution, make_registry
+from kitd.server.app import route_table
 from kitd.server.jobs import JobRoutes
 from kitd.server.kits import KitRoutes
-from kitd.server.listening import Listener, bind_loopback, listening
 from kitd.server.middleware import API_VERSION, Activity
-from kitd.server.peers import Door
-from kitd.server.sockets import ApiSocket
 from kitd.server.state import StateRoutes
 from kitd.server.upgrade import UpgradeRoutes
-from kitd.server.uploads import Uploads
 from kitd.server.verbs import Verbs
-from kitd.systemd import Notifier, take_listen_sockets
+from kitd.systemd import Notifier
 from kitd.transfer.window import Window
 from kitd.workspace import DescriptorBudget
-from kitd_client.api.errors import ConfigurationInvalid
 from kitd_client.api.jobs import RegistryCheck
 from kitd_client.api.kits import Status, Version
 
+_log = logging.getLogger(__name__)
+
 _DRAIN_SECONDS = 7.0
 """For running jobs; with the two seconds that requests have after that, an end takes less than ten."""
-_API, _REGISTRY = "api", "registry"
 
 
 async def serve(
@@ -68,22 +64,23 @@ async def serve(
         ConfigurationInvalid: a socket cannot be had where the settings want it.
     """
     notifier = Notifier(environ)
-    passed = _passed_sockets(environ)
-    address = str(passed[_API].getsockname()) if _API in passed else str(settings.daemon.socket)
+    places = Places(settings, environ)
+    address = places.api_address
     with single_error():
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(ContentStore.opened(settings.cache.dir, socket=address))
             transport = await stack.enter_async_context(Transport.opened(_transport_settings(settings)))
             jobs = await stack.enter_async_context(Jobs())
             activity = Activity()
+            budget = DescriptorBudget()
+            stack.callback(budget.close)
             verbs = _verbs(settings, store, transport)
-            status = partial(_status, settings, address, store, jobs, monotonic())
-            registry = await stack.enter_async_context(_registry(settings, passed, store, activity))
-            own, api = await stack.enter_async_context(
-                _api(settings, passed, _routes(verbs, jobs, status), activity)
-            )
+            status = partial(_status, settings, places, store, jobs, monotonic())
+            registry = await stack.enter_async_context(places.registry(store, activity))
+            routes = _routes(verbs, jobs, budget, status)
+            own, api = await stack.enter_async_context(places.api(routes, activity))
             life = Life(settings, own, jobs, activity, notifier)
-            reload = partial(life.reload, load, partial(setattr, transport.rate, "bytes_per_second"))
+            reload = partial(life.reload, load, partial(_set_rate, transport))
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(life.obey_signals, reload)
             tasks.start_soon(life.end_without_name)
@@ -91,6 +88,7 @@ async def serve(
             if notifier.is_heard:
                 tasks.start_soon(life.tell_systemd, partial(_probe, store))
             tasks.start_soon(life.reload_on_change, files, reload)
+            _log.info("kitd %s serves %s at %s", __version__, settings.cache.dir, address)
             notifier.send("READY=1", f"STATUS=ready at {address}")
             await life.wait()
             notifier.send("STOPPING=1")
@@ -103,25 +101,8 @@ async def serve(
             tasks.cancel_scope.cancel()
 
 
-def _passed_sockets(environ: MutableMapping[str, str]) -> dict[str, socket.socket]:
-    passed = take_listen_sockets(environ)
-    for name, sock in passed.items():
-        if name not in {_API, _REGISTRY}:
-            raise ConfigurationInvalid(
-                f"systemd passed a socket named {name}; kitd knows the names api and registry",
-                hint="set FileDescriptorName= in the socket unit",
-            )
-        if name == _REGISTRY and sock.family != socket.AF_UNIX and not _is_loopback(sock):
-            raise ConfigurationInvalid(
-                f"systemd passed a registry socket at {sock.getsockname()[0]}; it has no access rules yet",
-                hint="let the socket unit listen at 127.0.0.1 or [::1]",
-            )
-    return passed
-
-
-def _is_loopback(sock: socket.socket) -> bool:
-    host = str(sock.getsockname()[0])
-    return host == "::1" or host.startswith("127.")
+def _set_rate(transport: Transport, bytes_per_second: int) -> None:
+    transport.rate.bytes_per_second = bytes_per_second
 
 
 def _transport_settings(settings: Settings) -> TransportSettings:
@@ -159,55 +140,20 @@ def _verbs(settings: Settings, store: ContentStore, transport: Transport) -> Ver
     )
 
 
-def _routes(verbs: Verbs, jobs: Jobs, status: Callable[[], Awaitable[Status]]) -> list[web.RouteDef]:
+def _routes(
+    verbs: Verbs, jobs: Jobs, budget: DescriptorBudget, status: Callable[[], Awaitable[Status]]
+) -> list[web.RouteDef]:
     version = Version(version=__version__, api=int(API_VERSION), pid=os.getpid())
     return route_table(
         StateRoutes(verbs, version, status),
         KitRoutes(verbs),
         JobRoutes(verbs, jobs),
-        UpgradeRoutes(verbs, jobs, DescriptorBudget()),
+        UpgradeRoutes(verbs, jobs, budget),
     )
 
 
-@asynccontextmanager
-async def _api(
-    settings: Settings, passed: dict[str, socket.socket], routes: list[web.RouteDef], activity: Activity
-) -> AsyncIterator[tuple[ApiSocket | None, Listener]]:
-    """The API at the passed socket, or at one of its own, whose name is removed at the end."""
-    door = Door(settings.mode, os.geteuid())
-    app = make_api(routes, door, activity)
-    if _API in passed:
-        async with listening(app, passed[_API], door.guarding) as listener:
-            yield None, listener
-        return
-    daemon = settings.daemon
-    own = ApiSocket.bind(daemon.socket, daemon.socket_mode, daemon.socket_group)
-    try:
-        async with listening(app, own.socket, door.guarding) as listener:
-            yield own, listener
-    finally:
-        own.close()
-
-
-@asynccontextmanager
-async def _registry(
-    settings: Settings, passed: dict[str, socket.socket], store: ContentStore, activity: Activity
-) -> AsyncIterator[Listener | None]:
-    """The store as a registry, where that is wanted."""
-    sock, address = passed.get(_REGISTRY), settings.registry.listen
-    if sock is None and address is not None:
-        sock = bind_loopback(address)
-    if sock is None:
-        yield None
-        return
-    async with Uploads(store) as uploads:
-        app = make_registry(Distribution(store, uploads), activity)
-        async with listening(app, sock) as listener:
-            yield listener
-
-
 async def _status(
-    settings: Settings, address: str, store: ContentStore, jobs: Jobs, started: float
+    settings: Settings, places: Places, store: ContentStore, jobs: Jobs, started: float
 ) -> Status:
     usage = await store.usage()
     return Status(
@@ -215,9 +161,9 @@ async def _status(
         pid=os.getpid(),
         uid=os.geteuid(),
         mode=settings.mode,
-        socket=address,
+        socket=places.api_address,
         store=str(settings.cache.dir),
-        registry_listen=str(settings.registry.listen or ""),
+        registry_listen=places.registry_address,
         uptime_seconds=int(monotonic() - started),
         jobs_running=jobs.running,
         kits=usage.kits,

@@ -26,7 +26,8 @@ async def list_kits(store: ContentStore, repository: str) -> KitList:
     rows = [row for row in await store.tags() if not wanted or row.name == wanted]
     kits: list[KitSummary] = []
     for (name, manifest), group in groupby(
-        sorted(rows, key=lambda row: (row.name, row.record.manifest)), key=lambda row: (row.name, row.record.manifest)
+        sorted(rows, key=lambda row: (row.name, row.record.manifest)),
+        key=lambda row: (row.name, row.record.manifest),
     ):
         kits.append(await _summary(store, name, manifest, list(group)))
     return KitList(kits)

@@ -12,6 +12,7 @@ from kitd.spec.oci import MANIFEST_LIMIT, Descriptor, parse_manifest
 from kitd.spec.reference import Reference
 from kitd_client.api.errors import KitIncomplete, NotFound
 
+
 class StoredKit(msgspec.Struct, frozen=True):
     """Manifest and config of a kit that the store names, as bytes and as values."""
 
@@ -30,16 +31,16 @@ async def load_kit(store: ContentStore, reference: Reference) -> StoredKit:
     """
     record = await store.resolve(reference)
     if record is None:
-        raise NotFound(
-            f"{reference} is not here", hint=f"kitctl pull {reference}", reference=str(reference)
-        )
+        raise NotFound(f"{reference} is not here", hint=f"kitctl pull {reference}", reference=str(reference))
     return await _load(store, reference, record)
 
 
 async def load_parents(store: ContentStore, stored: StoredKit) -> list[StoredKit]:
     """The parents of a kit, as they were when it was pulled or packed; the nearest first."""
     return [
-        await _load(store, stored.reference, KitRecord(manifest=digest, selected=(), complete=False, parents=()))
+        await _load(
+            store, stored.reference, KitRecord(manifest=digest, selected=(), complete=False, parents=())
+        )
         for digest in stored.record.parents
     ]
 
@@ -60,9 +61,7 @@ class Wanted(msgspec.Struct, frozen=True):
     """The parents' first: a child's files come after."""
 
 
-async def choose_layers(
-    store: ContentStore, stored: StoredKit, filters: tuple[Filter, ...]
-) -> Wanted:
+async def choose_layers(store: ContentStore, stored: StoredKit, filters: tuple[Filter, ...]) -> Wanted:
     """The layers that filters select, of the kit and of its parents (of which only `model` counts).
 
     Raises:

@@ -44,7 +44,7 @@ async def pack(
         if parent is not None:
             access = Access(uid=uid, context=request.context)
             parents = await find_parents(store, transport, access, parent, progress, lease)
-        plans = await choose_files(workspace, kitfile, request, parents, progress)
+        plans = await choose_files(store, workspace, kitfile, request, parents, progress)
         if not plans:
             progress.warned("the Kitfile names no files: the kit has no layers")
         packing = None if request.compression == "none" else request.compression

@@ -68,8 +68,6 @@ async def _mount_sources(store: ContentStore, destination: Reference) -> list[st
     """Repositories of the same registry that the store knows."""
     host = f"{destination.registry}/"
     names = dict.fromkeys(
-        row.name
-        for row in await store.tags()
-        if row.name.startswith(host) and row.name != destination.name
+        row.name for row in await store.tags() if row.name.startswith(host) and row.name != destination.name
     )
     return [name.removeprefix(host) for name in names][:MOUNT_SOURCES]

@@ -105,7 +105,12 @@ def _paths(kits: list[Kit]) -> tuple[str, ...]:
 
 
 async def choose_files(
-    workspace: Workspace, kitfile: Kitfile, request: PackRequest, parents: Parents, progress: Progress
+    store: ContentStore,
+    workspace: Workspace,
+    kitfile: Kitfile,
+    request: PackRequest,
+    parents: Parents,
+    progress: Progress,
 ) -> tuple[LayerPlan, ...]:
     """Lists the directories that matter, no others, and decides which file belongs to which layer.
 
@@ -124,10 +129,11 @@ async def choose_files(
     while directories := selector.wanted():
         for listing in await workspace.scan(directories):
             entries = [
-                Entry(entry.name, entry.kind, entry.mode, entry.size, entry.error) for entry in listing.entries
+                Entry(entry.name, entry.kind, entry.mode, entry.size, entry.error)
+                for entry in listing.entries
             ]
-            selector.listed(listing.directory, entries, listing.error)
-    plans, warnings = selector.plan()
+            await store.work(selector.listed, listing.directory, entries, listing.error)
+    plans, warnings = await store.work(selector.plan)
     for warning in warnings:
         progress.warned(warning)
     return plans

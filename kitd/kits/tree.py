@@ -8,6 +8,7 @@ from kitd.spec.digest import Digest
 from kitd.spec.modelkit import Layer
 from kitd_client.api.errors import ArchiveInvalid
 
+
 class TreePlan:
     """Collects the members of layers into one tree; strict, because what it lets through is written.
 
@@ -42,7 +43,9 @@ class TreePlan:
         """
         for member, digest in files:
             mode = member.mode if layer.mode is None else layer.mode
-            self.add(layer.label, [(Member(layer.file_path, is_dir=False, mode=mode, size=member.size), digest)])
+            self.add(
+                layer.label, [(Member(layer.file_path, is_dir=False, mode=mode, size=member.size), digest)]
+            )
 
     def _add(self, label: str, parts: tuple[str, ...], member: Member, digest: Digest | None) -> None:
         known = self._entries.get(parts)

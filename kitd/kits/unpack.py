@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from kitd.content.snapshots import TreeEntry
 from kitd.content.store import ContentStore
 from kitd.kits.load import StoredKit, Wanted, choose_layers, known_digests, load_kit, plan_tree
-from kitd.content.snapshots import TreeEntry
 from kitd.progress import Progress
 from kitd.spec.digest import Digest
 from kitd.spec.kitfile import encode_kitfile

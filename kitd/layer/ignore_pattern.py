@@ -2,12 +2,11 @@ r"""One pattern of a `.kitignore` file: what moby/patternmatcher, which kit uses
 
 `*` any characters but `/`; `?` one; `[a-z]` and `[^a-z]` one of a class; `\c` the character c; `**/` any
 number of directories; `**` at the end anything. A pattern that only begins with `**` is compared with the end
-of a path as text, one that only ends with it with the beginning. A `^` outside a class is no character there
-but the beginning of the path, wherever a wildcard makes the pattern a regular expression: so it is here.
+of a path as text, one that only ends with it with the beginning.
 
 Refused is what means something else to kit, which makes a regular expression of it: a letter or digit after
-`\` (a class there, or an error); `*`, `?` and `[:` in a class; beside wildcards a `|` (an alternative there)
-and `{2}` or `{2,3}` (a repetition). `\|` and `\{` are accepted and mean the same to both.
+`\` (a class there, or an error); `*`, `?` and `[:` in a class; beside wildcards a `|` (an alternative),
+a `^` (the beginning of the path) and `{2}` or `{2,3}` (a repetition). `\|`, `\^`, `\{` mean the same to both.
 """
 
 import re
@@ -21,7 +20,7 @@ _CLASS_ITEM: Final = r"(?:\\.|[^\\\]-])"
 _TOKEN: Final = re.compile(
     rf"(?P<glob>\*\*/?)|(?P<star>\*)|(?P<one>\?)|\\(?P<escaped>.)"
     rf"|(?P<class>\[\^?(?:{_CLASS_ITEM}(?:-{_CLASS_ITEM})?)+\])|(?P<close>\])|(?P<bad>[\[\\])"
-    r"|(?P<operator>\||\{[0-9]+(?:,[0-9]*)?\})|(?P<plain>.)",
+    r"|(?P<operator>[|^]|\{[0-9]+(?:,[0-9]*)?\})|(?P<plain>.)",
     re.DOTALL,
 )
 _TEXT: Final = frozenset(("plain", "operator"))
@@ -63,8 +62,6 @@ def _part(token: re.Match[str], pattern: str) -> str:
     escaped = token["escaped"] or ""
     if token.lastgroup == "glob":
         return _ANYTHING if token.end() == len(pattern) else _ANY_DIRECTORIES
-    if text == "^":
-        return "(?!)" if token.start() else ""
     if token.lastgroup == "class":
         return _class(text)
     if token.lastgroup in {"bad", "operator"} or escaped.isalnum() or not escaped.isascii():
@@ -100,9 +97,9 @@ class _Automaton:
     """
 
     def __init__(self, parts: list[str]) -> None:
-        self._parts = [part for part in parts if part]
-        self._tests = [re.compile(part).fullmatch for part in self._parts]
-        self._end = 2 * len(self._parts)
+        self._parts = parts
+        self._tests = [re.compile(part).fullmatch for part in parts]
+        self._end = 2 * len(parts)
         self._start: set[int] = set()
         self._enter(0, self._start)
 

@@ -10,6 +10,7 @@ from kitd.registry.body import BodyInterrupted
 from kitd.registry.route import Route
 from kitd_client.api.errors import (
     Denied,
+    DigestMismatch,
     KitdError,
     NotFound,
     PushRejected,
@@ -61,7 +62,12 @@ class Refusal(msgspec.Struct, frozen=True):
         kind = _KINDS.get(self.status)
         if kind is None:
             kind = RegistryUnavailable if self.status >= 500 else RegistryProtocol  # noqa: PLR2004 - HTTP's border
-        return kind(f"{what}: {self.host} answered {self.words}", host=self.host, status=self.status)
+        return kind(
+            f"{what}: {self.host} answered {self.words}",
+            hint=_HINTS.get(kind),
+            host=self.host,
+            status=self.status,
+        )
 
     def rejection(self, what: str) -> KitdError:
         """The error for a part of a push that was refused."""
@@ -80,6 +86,11 @@ _KINDS: Mapping[int, type[KitdError]] = {
 }
 
 
+_HINTS: Mapping[type[KitdError], str] = {
+    Denied: "the account may not do this: ask its owner, or log in as another one",
+    RateLimited: "ask again later; many registries allow more to users who log in",
+    RegistryUnavailable: "ask again later: what arrived is kept",
+}
 _NOT_ABOUT_CONTENT = frozenset({401, 403, 408, 429})
 
 
@@ -131,3 +142,10 @@ def _hidden(match: re.Match[str]) -> str:
 
 def _words(complaint: Complaint) -> str:
     return ": ".join(word for word in (redacted(complaint.code), redacted(complaint.message)) if word)
+
+
+def other_bytes(what: str, expected: str | None, found: str | None) -> DigestMismatch:
+    """The error for bytes that are not the ones asked for."""
+    return DigestMismatch(
+        f"{what}: other bytes came, {found}", kept="nothing", expected=expected or "", found=found or ""
+    )

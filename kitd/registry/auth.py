@@ -16,7 +16,7 @@ from kitd_client.api.jobs import Credential
 _RENEWED_AT = 0.8
 """Of a token's life: later use asks for a new one first."""
 _SHARED_FAILURE = 1.0
-"""Seconds: requests of one moment share a refusal, so that a wrong password is not tried once for each of them."""
+"""Seconds: requests of one moment share a refusal, a wrong password is not tried once for each of them."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -168,9 +168,10 @@ class Authority:
 
     async def _fetch(self, realm: Realm, scopes: tuple[str, ...], ask: Ask) -> _Held:
         credential = self._credential if realm.trusted else None
+        wanted = self._wanted.get(scopes) or merge_scopes(scopes, [])
         asked_at = self._clock.now()
         try:
-            token = await fetch_token(ask, realm, self._wanted.get(scopes, scopes), credential)
+            token = await fetch_token(ask, realm, wanted, credential)
         except Unauthorized as error:
             raise self.refused(error.message) from error
         return _Held(f"Bearer {token.text}", asked_at + token.life * _RENEWED_AT)

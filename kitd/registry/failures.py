@@ -1,5 +1,6 @@
 """What the HTTP client raises, as errors of ours."""
 
+import os
 import ssl
 
 import aiohttp
@@ -25,6 +26,10 @@ _NO_TLS = frozenset(
     }
 )
 """What OpenSSL says of an answer that is no TLS record; a peer that speaks TLS and refuses sends an alert."""
+
+
+_CERTIFICATE_WANTED = "if the registry wants a client certificate, give it with --cert and --key"
+"""TLS 1.3 tells so after the handshake, when all that is seen is an end."""
 
 
 class Unreachable(RegistryUnavailable):
@@ -55,8 +60,11 @@ def translate(error: Exception, route: Route) -> KitdError:
         case TimeoutError():
             found = RegistryUnavailable(f"{route.name} did not answer in time", host=route.name)
         case aiohttp.ClientConnectionError() | OSError():
+            anonymous = route.scheme == "https" and not route.trust.client_certificate_pem
             found = RegistryUnavailable(
-                f"{route.name} closed the connection before it answered", host=route.name
+                f"{route.name} closed the connection before it answered",
+                hint=_CERTIFICATE_WANTED if anonymous else None,
+                host=route.name,
             )
         case aiohttp.ClientResponseError():
             found = RegistryProtocol(f"{route.name} sent what is no HTTP", host=route.name)
@@ -77,7 +85,7 @@ def _no_connection(error: aiohttp.ClientConnectorError, route: Route) -> KitdErr
         )
     if isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError):
         return _cut_handshake(route)
-    reason = (cause.strerror or str(cause) or type(cause).__name__).lower()
+    reason = (os.strerror(cause.errno) if cause.errno else str(cause)).lower()
     return Unreachable(f"{route.name} cannot be reached: {reason}", host=route.name)
 
 
@@ -101,8 +109,7 @@ def _no_handshake(error: OSError, route: Route) -> KitdError:
             host=route.name,
         )
     words = reason.replace("_", " ").lower() or "the handshake failed"
-    hint = "the registry may want a client certificate (--cert, --key)" if "certificate" in words else None
-    return TlsFailed(f"{route.name}: no TLS connection: {words}", hint=hint, host=route.name)
+    return TlsFailed(f"{route.name}: no TLS connection: {words}", hint=_CERTIFICATE_WANTED, host=route.name)
 
 
 def _cut_handshake(route: Route) -> KitdError:

@@ -1,7 +1,6 @@
 """A line: the live connections of one route, and its gate."""
 
 import contextlib
-import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,14 +13,15 @@ from yarl import URL
 from kitd.registry.failures import AddressBlockedError, translate
 from kitd.registry.gate import Gate
 from kitd.registry.redirect import Reach, blocked_address, literal_reach, reach_of
-from kitd.registry.route import Route, Trust
+from kitd.registry.route import Route
 from kitd.registry.settings import TransportSettings
-from kitd_client.api.errors import InvalidRequest
 
 Body: TypeAlias = bytes | Callable[[], AsyncIterator[bytes]]
 """Of a request: bytes, or what makes a fresh run of pieces each time it is sent."""
 
 _SMALL_CONNECTIONS = 8
+_PATIENCE = 4
+"""Of small requests, in times of the longest silence: they end, however little comes at a time."""
 _IDLE = 30.0
 """Seconds that an unused connection is kept."""
 
@@ -89,7 +89,7 @@ class Line:
                 data=call.body() if callable(call.body) else call.body,
                 allow_redirects=False,
                 expect100=call.expect,
-                timeout=self._timeout(call.patience or self._settings.stall_timeout),
+                timeout=self._timeout(call),
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise translate(error, self.route) from error
@@ -98,9 +98,11 @@ class Line:
         await self._small.close()
         await self._bulk.close()
 
-    def _timeout(self, silence: float) -> aiohttp.ClientTimeout:
+    def _timeout(self, call: Call) -> aiohttp.ClientTimeout:
+        silence = call.patience or self._settings.stall_timeout
+        total = None if call.bulk else silence * _PATIENCE
         return aiohttp.ClientTimeout(
-            total=None, sock_connect=self._settings.connect_timeout, sock_read=silence
+            total=total, sock_connect=self._settings.connect_timeout, sock_read=silence
         )
 
     def _session(self, tls: ssl.SSLContext, connections: int) -> aiohttp.ClientSession:
@@ -145,37 +147,3 @@ async def _one_attempt(
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise aiohttp.ClientConnectionError(str(error)) from error
-
-
-def tls_context(trust: Trust) -> ssl.SSLContext:
-    """A TLS client context; takes some 20 ms, so make it in a thread and share it.
-
-    Raises:
-        InvalidRequest: a certificate or key cannot be read.
-    """
-    context = ssl.create_default_context()
-    if not trust.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    try:
-        if trust.ca_pem:
-            context.load_verify_locations(cadata=trust.ca_pem)
-    except (ssl.SSLError, ValueError) as error:
-        raise InvalidRequest("the certificates given as authorities are no PEM certificates") from error
-    try:
-        if trust.client_certificate_pem:
-            _load_client_certificate(context, trust.client_certificate_pem)
-    except (ssl.SSLError, OSError) as error:
-        raise InvalidRequest(
-            "the client certificate and its key are no matching, unencrypted PEM pair"
-        ) from error
-    return context
-
-
-def _load_client_certificate(context: ssl.SSLContext, pem: str) -> None:
-    """OpenSSL reads files only; this one lives in memory and has no name."""
-    descriptor = os.memfd_create("client-certificate", os.MFD_CLOEXEC)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem.encode())
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=lambda: "")

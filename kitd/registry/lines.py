@@ -8,9 +8,10 @@ import anyio
 from kitd.registry.auth import Authority
 from kitd.registry.clock import Clock
 from kitd.registry.gate import Gate
-from kitd.registry.line import Line, tls_context
+from kitd.registry.line import Line
 from kitd.registry.route import Route, Trust
 from kitd.registry.settings import TransportSettings
+from kitd.registry.tls import tls_context
 from kitd.registry.token import KNOWN_REALMS
 from kitd_client.api.jobs import Credential
 
@@ -71,6 +72,8 @@ class Lines:
         return tls_route in self._plain
 
     def remember_plain(self, tls_route: Route) -> None:
+        if len(self._plain) == _AUTHORITIES:
+            self._plain.clear()
         self._plain.add(tls_route)
 
     def forget_plain(self, tls_route: Route) -> None:

@@ -24,9 +24,7 @@ class BlobSource(Protocol):
 class Work(Protocol):
     """Runs a blocking read in a bounded worker thread."""
 
-    async def __call__(
-        self, function: Callable[[int, int], bytes], offset: int, length: int, /
-    ) -> bytes: ...
+    async def __call__(self, function: Callable[[int, int], bytes], offset: int, length: int, /) -> bytes: ...
 
 
 class Feed:

@@ -7,49 +7,28 @@ from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
 
-import anyio
-import msgspec
 from yarl import URL
 
-from kitd.registry.answer import read_limited, read_refusal
-from kitd.registry.body import Body, BodyInterrupted
+from kitd.registry.answer import other_bytes, read_limited, read_refusal
+from kitd.registry.blobs import Blobs, RemoteBlob
+from kitd.registry.body import BodyInterrupted
 from kitd.registry.endpoint import Answer, Endpoint
 from kitd.registry.line import Call
 from kitd.registry.lines import Lines
-from kitd.registry.ranges import Part, Wanted, judge
+from kitd.registry.ranges import Wanted
 from kitd.registry.rate import RateLimit
 from kitd.registry.retry import RETRYABLE
 from kitd.spec import media_types
 from kitd.spec.digest import Digest, digest_of, parse_digest
 from kitd.spec.oci import MANIFEST_LIMIT, Descriptor
-from kitd_client.api.errors import (
-    Denied,
-    DigestMismatch,
-    InvalidDigest,
-    KitdError,
-    ManifestInvalid,
-    RegistryProtocol,
-)
+from kitd_client.api.errors import InvalidDigest, ManifestInvalid, RegistryProtocol
+
+__all__ = ["RemoteBlob", "Repository"]
 
 T = TypeVar("T")
 
 _DOCKER = "application/vnd.docker.distribution.manifest"
 _ACCEPT = f"{media_types.MANIFEST}, {media_types.INDEX}, {_DOCKER}.v2+json, {_DOCKER}.list.v2+json"
-_BODIES = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE})
-_EXPIRED = frozenset({400, 401, 403, 404, 410})
-"""What a storage host answers to a signed URL that is no longer good; the registry makes a new one."""
-
-
-class RemoteBlob(msgspec.Struct, frozen=True):
-    """Bytes of a blob on their way."""
-
-    ranged: bool
-    """False: the registry takes no ranges, the body is the whole blob."""
-    host: str
-    """Where the bytes come from."""
-    body: AsyncIterator[bytes]
-    begins_at: int
-    """Offset of the body's first byte."""
 
 
 class Repository:
@@ -70,8 +49,7 @@ class Repository:
         self.clock = lines.clock
         self.push_scopes = (f"repository:{name}:pull,push",)
         self._scopes = (f"repository:{name}:pull",)
-        self._targets: dict[Digest, URL] = {}
-        self._renewals: dict[Digest, anyio.Lock] = {}
+        self._blobs = Blobs(endpoint, name, rates, self.settings.stall_timeout, self.clock)
 
     @property
     def source(self) -> str:
@@ -109,7 +87,7 @@ class Repository:
         data, stated = await self._retried(partial(self._manifest, tag, what))
         digest = digest_of(data)
         if stated not in {None, digest}:
-            raise _mismatch(what, stated, digest)
+            raise other_bytes(what, stated, digest)
         return digest
 
     async def fetch_manifest(self, digest: Digest) -> bytes:
@@ -123,7 +101,7 @@ class Repository:
         data, stated = await self._retried(partial(self._manifest, digest, what))
         for found in (stated, digest_of(data)):
             if found not in {None, digest}:
-                raise _mismatch(what, digest, found)
+                raise other_bytes(what, digest, found)
         return data
 
     async def fetch_bytes(self, descriptor: Descriptor, limit: int) -> bytes:
@@ -141,7 +119,7 @@ class Repository:
             )
         data = await self._retried(partial(self._whole, descriptor)) if descriptor.size else b""
         if digest_of(data) != descriptor.digest:
-            raise _mismatch(what, descriptor.digest, digest_of(data))
+            raise other_bytes(what, descriptor.digest, digest_of(data))
         return data
 
     @contextlib.asynccontextmanager
@@ -159,12 +137,8 @@ class Repository:
         what = self._blob(descriptor.digest)
         everything = start == 0 and stop == descriptor.size
         wanted = Wanted(start, stop, descriptor.size, what, plain=everything)
-        async with contextlib.AsyncExitStack() as stack:
-            answer, part = await self._part(stack, descriptor.digest, wanted)
-            body = Body(
-                answer.response, part.length, what, self.settings.stall_timeout, self.rates, self.clock
-            )
-            yield RemoteBlob(part.ranged, answer.route.name, body, part.begins_at)
+        async with self._blobs.opened(descriptor.digest, wanted) as remote:
+            yield remote
 
     open_range = open_blob
 
@@ -192,66 +166,6 @@ class Repository:
         async with self.open_blob(descriptor, 0, descriptor.size) as blob:
             return b"".join([piece async for piece in blob.body])
 
-    async def _part(
-        self, stack: contextlib.AsyncExitStack, digest: Digest, wanted: Wanted
-    ) -> tuple[Answer, Part]:
-        while True:
-            answer = await self._located(stack, digest, wanted)
-            response = answer.response
-            if response.status not in _BODIES:
-                raise await self._refused(answer, wanted.what)
-            _check_body(answer, digest, wanted.what)
-            part = judge(
-                wanted,
-                response.status,
-                response.headers.get("Content-Type", ""),
-                response.headers.get("Content-Range"),
-                response.headers.get("Content-Length"),
-            )
-            if part is not None:
-                return answer, part
-            if wanted.plain:
-                raise RegistryProtocol(
-                    f"{wanted.what}: {answer.route.name} does not send it ({response.status} for all of it)",
-                    host=answer.route.name,
-                )
-            response.release()
-            wanted = msgspec.structs.replace(wanted, plain=True)
-
-    async def _located(self, stack: contextlib.AsyncExitStack, digest: Digest, wanted: Wanted) -> Answer:
-        """Ask where the blob was last served; once that is over, one renewed URL serves all ranges."""
-        for _ in range(2):
-            known = self._targets.get(digest)
-            if known is None:
-                break
-            call = Call("GET", known, wanted.header(), bulk=True)
-            answer = await stack.enter_async_context(self.endpoint.asked(call, self._scopes))
-            if answer.response.status not in _EXPIRED:
-                return answer
-            answer.response.release()
-            async with self._renewals.setdefault(digest, anyio.Lock()):
-                if self._targets.get(digest) == known:
-                    return await self._from_registry(stack, digest, wanted)
-        return await self._from_registry(stack, digest, wanted)
-
-    async def _from_registry(
-        self, stack: contextlib.AsyncExitStack, digest: Digest, wanted: Wanted
-    ) -> Answer:
-        self._targets.pop(digest, None)
-        call = Call("GET", self.url(f"blobs/{digest}"), wanted.header(), bulk=True)
-        answer = await stack.enter_async_context(self.endpoint.followed(call, self._scopes))
-        if answer.response.status in _BODIES and not self.endpoint.owns(answer.url):
-            self._targets[digest] = answer.url
-        return answer
-
-    async def _refused(self, answer: Answer, what: str) -> KitdError:
-        refusal = await read_refusal(answer.response, answer.route)
-        if not self.endpoint.owns(answer.url) and refusal.status in _EXPIRED - {404, 410}:
-            return Denied(
-                f"{what}: the storage host {refusal.host} answered {refusal.words}", host=refusal.host
-            )
-        return refusal.error(what)
-
     def _blob(self, digest: Digest) -> str:
         return f"blob {digest} of {self.source}"
 
@@ -267,20 +181,3 @@ def _stated(answer: Answer, what: str) -> Digest | None:
         raise RegistryProtocol(
             f"{what}: {answer.route.name} names it by something that is no digest"
         ) from None
-
-
-def _check_body(answer: Answer, digest: Digest, what: str) -> None:
-    headers = answer.response.headers
-    if headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise RegistryProtocol(
-            f"{what}: {answer.route.name} sent it compressed, unasked", host=answer.route.name
-        )
-    stated = headers.get("Docker-Content-Digest", "")
-    if stated.startswith("sha256:") and stated != digest:
-        raise _mismatch(what, digest, stated)
-
-
-def _mismatch(what: str, expected: str | None, found: str | None) -> DigestMismatch:
-    return DigestMismatch(
-        f"{what}: other bytes came, {found}", expected=expected or "", found=found or "", kept="nothing"
-    )

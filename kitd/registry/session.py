@@ -19,6 +19,7 @@ from kitd_client.api.errors import (
     Denied,
     KitdError,
     RealmUntrusted,
+    RegistryProtocol,
     RegistryUnavailable,
     Unauthorized,
 )
@@ -169,23 +170,39 @@ async def open_session(repository: Repository, digest: Digest, mount_from: list[
     Raises:
         Denied, PushRejected, RateLimited, RegistryUnavailable, RegistryProtocol: it cannot begin.
     """
+    session: UploadSession | None = None
     for source in mount_from:
-        query = urllib.parse.urlencode({"mount": digest, "from": source}, safe=":/")
-        scopes = (*repository.push_scopes, f"repository:{source}:pull")
-        with contextlib.suppress(Unauthorized, Denied, RealmUntrusted):
-            async with repository.endpoint.asked(
-                Call("POST", repository.url(f"blobs/uploads/?{query}")), scopes
-            ) as answer:
-                if answer.response.status == HTTPStatus.CREATED:
-                    return None
-                if answer.response.status == HTTPStatus.ACCEPTED:
-                    return _session(repository, answer)
+        mounted, opened = await _mount(repository, digest, source)
+        if session is not None and (mounted or opened is not None):
+            await session.abandon()
+        if mounted:
+            return None
+        session = opened or session
+    if session is not None:
+        return session
     call = Call("POST", repository.url("blobs/uploads/"))
     async with repository.endpoint.asked(call, repository.push_scopes) as answer:
         if answer.response.status == HTTPStatus.ACCEPTED:
             return _session(repository, answer)
         refusal = await read_refusal(answer.response, answer.route)
         raise refusal.rejection(f"push to {repository.source}")
+
+
+async def _mount(repository: Repository, digest: Digest, source: str) -> tuple[bool, UploadSession | None]:
+    """Whether the blob is mounted; otherwise the session that the registry opened instead, if it did.
+
+    A token service may give less than both repositories: no mount is no error.
+    """
+    query = urllib.parse.urlencode({"mount": digest, "from": source}, safe=":/")
+    call = Call("POST", repository.url(f"blobs/uploads/?{query}"))
+    scopes = (*repository.push_scopes, f"repository:{source}:pull")
+    try:
+        async with repository.endpoint.asked(call, scopes) as answer:
+            if answer.response.status == HTTPStatus.ACCEPTED:
+                return False, _session(repository, answer)
+            return answer.response.status == HTTPStatus.CREATED, None
+    except (Unauthorized, Denied, RealmUntrusted, RegistryProtocol):
+        return False, None
 
 
 def _session(repository: Repository, answer: Answer) -> UploadSession:

@@ -156,10 +156,10 @@ class _Upload:
         if said.status in _DONE:
             return
         refused = said.refusal.rejection(self._what)
-        if said.status in _TOO_LONG and self._takes_chunks and not self._chunked:
+        too_large = said.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and self._takes_chunks
+        if said.status in _TOO_LONG:
             self._prefer_chunks()
-            raise UploadLostError(refused, chunks=True)
-        if said.status in RETRYABLE or said.status == HTTPStatus.NOT_FOUND:
+        if said.status in RETRYABLE or said.status == HTTPStatus.NOT_FOUND or (too_large and self._chunked):
             raise UploadLostError(refused, chunks=True)
         raise refused
 

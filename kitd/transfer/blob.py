@@ -187,9 +187,7 @@ class _Download:
     def _ask(self, first: int, end: int) -> AbstractAsyncContextManager[RemoteBlob]:
         return self._repository.open_range(self._descriptor, first, end)
 
-    async def _range(
-        self, first: int, end: int, opened: AbstractAsyncContextManager[RemoteBlob]
-    ) -> Pieces:
+    async def _range(self, first: int, end: int, opened: AbstractAsyncContextManager[RemoteBlob]) -> Pieces:
         pieces: Pieces = []
         got = first
         interruptions = 0

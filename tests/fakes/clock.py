@@ -4,7 +4,7 @@ import anyio.lowlevel
 
 
 class StillClock:
-    """Sleeping takes no time, moves this clock on and is written down."""
+    """Sleeping takes no time, moves this clock on and is written down; sleepers sleep side by side."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -18,5 +18,6 @@ class StillClock:
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
-        self.time += seconds
+        until = self.time + seconds
         await anyio.lowlevel.checkpoint()
+        self.time = max(self.time, until)

@@ -135,5 +135,5 @@ def summary_of(result: Result, seconds: float) -> str:
     if isinstance(result, Packed):
         known = sum(layer.already_present for layer in result.layers)
         return f"packed {len(result.layers)} layers, {size} {took}{f'; {known} were here' if known else ''}"
-    skipped = f"; {result.skipped} were there and stay" if result.skipped else ""
+    skipped = f"; {result.skipped} left as they were" if result.skipped else ""
     return f"unpacked {result.files} files, {size} {took}{skipped}"

@@ -43,10 +43,9 @@ def _remove(options: Options) -> int:
     if options.format == "json":
         print(msgspec.json.encode(removed).decode())
     if not options.quiet:
-        for reference in removed.untagged:
-            note(f"untagged {reference}")
-        if removed.digest:
-            note(f"removed {removed.digest}, {size_text(removed.freed)} freed")
+        for reference in removed.untagged or [removed.digest]:
+            note(f"removed {reference}")
+        note(f"{size_text(removed.freed)} freed")
     return 0
 
 

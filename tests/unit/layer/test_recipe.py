@@ -159,6 +159,18 @@ def test_a_changed_byte_never_leads_to_other_literals_or_a_crash(at: int, change
     assert b"".join(literals) in {b"headtail", b"headtai", b"head"}
 
 
+@pytest.mark.parametrize(("at", "value"), [(56, 5), (72, 8), (72, 0)])
+def test_tables_of_several_objects_that_do_not_add_up_are_damage(at: int, value: int) -> None:
+    builder = RecipeBuilder()
+    builder.reference(digest_of(b"one"), 3)
+    builder.literal(b"head")
+    builder.reference(digest_of(b"two"), 3)
+    data = bytearray(builder.finish())
+    struct.pack_into("=Q", data, at, value)
+    with pytest.raises(ObjectDamaged, match="do not add up"):
+        list(Recipe(data).segments())
+
+
 @pytest.mark.parametrize("value", [0, 2**40, 2**64 - 1])
 @pytest.mark.parametrize("at", [8, 16, 24, 32, 40, 48, 56, 64, 72, 80])
 def test_wild_numbers_are_damage(at: int, value: int) -> None:

@@ -164,6 +164,13 @@ def test_archives_of_other_tools_are_read(form: int) -> None:
     ]
 
 
+def test_numbers_of_gnu_tar_are_read() -> None:
+    times = patched(345, b"%011o\0" % 7 * 2, patched(257, b"ustar  \0"))
+    parser = TarParser()
+    parser.next(memoryview(patched(124, b"\x80" + (10 << 30).to_bytes(11, "big"), times)))
+    assert parser.member == Member("some/file", is_dir=False, mode=0o644, size=10 << 30)
+
+
 def test_zeros_may_follow_the_end() -> None:
     assert len(parse(file("a") + TRAILER + bytes(9216))) == 1
 
@@ -219,6 +226,11 @@ HOSTILE: dict[str, tuple[bytes, type[KitdError], str]] = {
     "two sizes": (extension(record("size", b"1") * 2), ArchiveInvalid, "two size records"),
     "named twice": (
         extension(b"long\0", b"L") + extension(record("path", b"x")),
+        ArchiveInvalid,
+        "named twice",
+    ),
+    "named twice, the other way": (
+        extension(record("path", b"x")) + extension(b"long\0", b"L"),
         ArchiveInvalid,
         "named twice",
     ),

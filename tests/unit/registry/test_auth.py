@@ -209,7 +209,7 @@ async def test_who_waits_for_a_token_goes_on_when_the_one_who_asks_is_cancelled(
     access = Bearer(users=_USERS)
     async with _guarded(access) as registry:
         registry.script(faults.stall(gate), path="/token")
-        async with anyio.create_task_group() as first, anyio.create_task_group() as second:
+        async with anyio.create_task_group() as second, anyio.create_task_group() as first:
             first.start_soon(_repository(transport, registry).fetch_manifest, _DIGEST)
             await gate.until_held()
             second.start_soon(_repository(transport, registry).fetch_manifest, _DIGEST)
@@ -516,3 +516,20 @@ def test_scopes_of_both_sides_become_one_per_resource() -> None:
         ("repository:a/b:pull",), ["repository:a/b:push,pull", "repository:c:pull", "nonsense", ""]
     ) == ("repository:a/b:pull,push", "repository:c:pull")
     assert merge_scopes((), []) == ()
+
+
+async def test_nothing_blocks_the_loop_and_no_secret_is_in_an_error(
+    transport: Transport, no_blocking: object
+) -> None:
+    access = Bearer(users=_USERS)
+    async with ScriptedRegistry(access=access, tls=True) as registry:
+        put_kit(registry, _KIT, _NAME)
+        context = Context(credentials={registry.host: _USER}, ca_pem=registry.ca_pem)
+        repository = transport.repository(registry.host, _NAME, Access(1, context))
+        assert await repository.fetch_manifest(_DIGEST) == _KIT.manifest
+        registry.script(
+            faults.status(403, message=f"not with {registry.journal.exchanges[-1].authorization}"), times=None
+        )
+        with pytest.raises(Denied) as caught:
+            await repository.fetch_manifest(_DIGEST)
+        assert "token-1" not in str(caught.value.problem())

@@ -118,8 +118,8 @@ def eventually() -> Eventually:
 
     async def wait(so: Callable[[], bool]) -> None:
         with anyio.fail_after(10):
-            while not so():
-                await anyio.sleep(0.01)  # noqa: ASYNC110 - there is no event to wait for
+            while not so():  # noqa: ASYNC110 - there is no event to wait for
+                await anyio.sleep(0.01)
 
     return wait
 

@@ -14,11 +14,11 @@ from fakes.kits import FakeKit, FakeLayer, make_kit, some_bytes
 
 from kitd.config.settings import Address
 from kitd.content.store import ContentStore
-from kitd.server import uploads as uploads_module
-from kitd.server.distribution import Distribution, make_registry
+from kitd.server.distribution import uploads as uploads_module
+from kitd.server.distribution.app import make_registry
+from kitd.server.distribution.uploads import Uploads
 from kitd.server.listening import bind_loopback, listening
 from kitd.server.middleware import Activity
-from kitd.server.uploads import Uploads
 from kitd.spec.digest import digest_of
 from kitd.spec.reference import parse_reference
 
@@ -62,7 +62,7 @@ async def face(tmp_path: Path) -> AsyncIterator[Face]:
         uploads = await stack.enter_async_context(Uploads(store))
         sock = bind_loopback(Address("127.0.0.1", 0))
         port = sock.getsockname()[1]
-        app = make_registry(Distribution(store, uploads), Activity())
+        app = make_registry(store, uploads, Activity())
         await stack.enter_async_context(listening(app, sock))
         client = await stack.enter_async_context(aiohttp.ClientSession())
         yield Face(f"http://127.0.0.1:{port}", port, store, uploads, client)
@@ -252,8 +252,8 @@ async def test_bytes_that_came_before_a_connection_broke_stay(face: Face) -> Non
 
     await anyio.to_thread.run_sync(break_off)
     with anyio.fail_after(5):
-        while (await face.ask("GET", where))[2].get("Range") != "0-39":
-            await anyio.sleep(0.01)  # noqa: ASYNC110 - what happens in another task of the server shows here only
+        while (await face.ask("GET", where))[2].get("Range") != "0-39":  # noqa: ASYNC110 - no event tells
+            await anyio.sleep(0.01)
     digest = digest_of(b"x" * 100)
     assert (await face.ask("PUT", f"{where}?digest={digest}", b"x" * 60, Content_Range="40-99"))[0] == 201
 

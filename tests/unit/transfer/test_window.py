@@ -115,18 +115,17 @@ async def test_a_host_never_takes_every_seat() -> None:
 
 async def test_a_cancelled_wait_leaves_its_place_to_the_next() -> None:
     window = Window(memory=2 * KIB, range_size=KIB, connections=1, per_host=2)
-    async with window.admit("host"):
-        async with anyio.create_task_group() as tasks:
-            scope = anyio.CancelScope()
+    async with window.admit("host"), anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope()
 
-            async def give_up() -> None:
-                with scope:
-                    async with window.admit("host"):
-                        pytest.fail("there was no seat to have")
+        async def give_up() -> None:
+            with scope:
+                async with window.admit("host"):
+                    pytest.fail("there was no seat to have")
 
-            tasks.start_soon(give_up)
-            await anyio.wait_all_tasks_blocked()
-            scope.cancel()
+        tasks.start_soon(give_up)
+        await anyio.wait_all_tasks_blocked()
+        scope.cancel()
     with anyio.fail_after(5):
         async with window.admit("host"):
             pass

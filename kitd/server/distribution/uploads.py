@@ -12,8 +12,8 @@ from aiohttp import ClientPayloadError, StreamReader, web
 
 from kitd.content.ingest import BlobIngest
 from kitd.content.store import ContentStore
-from kitd.server.byte_ranges import parse_content_range
-from kitd.server.refusal import Refusal
+from kitd.server.distribution.byte_ranges import parse_content_range
+from kitd.server.distribution.refusal import Refusal
 from kitd.spec.digest import Digest
 
 _BATCH = 1 << 20

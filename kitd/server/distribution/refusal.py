@@ -30,7 +30,7 @@ _CODES: Mapping[str, tuple[int, str]] = {
 """By our code: status and code of the specification. What is not here keeps its status and is UNKNOWN."""
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer of the protocol; nothing failed here
+class Refusal(Exception):
     """An answer that is an error, as clients of registries read it."""
 
     def __init__(

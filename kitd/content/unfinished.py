@@ -1,0 +1,106 @@
+"""An object that is not complete yet: in memory while it is small and new, else in its tail file."""
+
+import errno
+import hashlib
+import os
+from typing import Final
+
+from kitd.content.sync import start_writing, write_uncached
+from kitd.spec.digest import Buffer
+
+SLICE: Final = 1 << 18
+"""Bytes hashed and written while the processor has them; larger writes cost more (peers-measured 4)."""
+
+_WRITE_BACK: Final = 8 << 20
+"""In steps of this the kernel starts to write a large object, so that the flush at the end is short."""
+
+_CACHED: Final = 32 << 20
+"""Bytes of an object that stay in the page cache. What is larger is written around it: that takes two thirds
+of the processor time where memory is cold, and pushes nobody's working set out; reading it back once costs
+less."""
+
+_UNKNOWN_FLAG: Final = (errno.EOPNOTSUPP, errno.EINVAL)
+_TAIL: Final = "tail-"
+
+
+def tail_name(offset: int) -> str:
+    """The name of an incomplete object that begins at `offset` of its blob."""
+    return f"{_TAIL}{offset}"
+
+
+def write_all(descriptor: int, data: Buffer) -> None:
+    """Writes every byte, however little the kernel takes at a time."""
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])
+
+
+class Unfinished:
+    """An object that is not complete yet: in memory while it is small and new, else in its tail file."""
+
+    def __init__(self, start: int, size: int | None, *, shares_hash: bool) -> None:
+        self.start = start
+        self.size = size
+        """Bytes it will have; None: all that comes."""
+        self.received = 0
+        self.hasher = None if shares_hash else hashlib.sha256()
+        """None: the blob is this object, and its hash is the blob's."""
+        self.buffer: bytearray | None = bytearray()
+        self.descriptor = -1
+        self._started = 0
+        self._uncached = True
+
+    def open(self, directory: str) -> None:
+        """Moves it from memory to its tail file."""
+        path = f"{directory}/{tail_name(self.start)}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self.descriptor = os.open(path, flags, 0o600)
+        buffer, self.buffer = self.buffer, None
+        if buffer:
+            self._write(buffer)
+
+    def go_on(self, path: str) -> None:
+        """Takes up a tail file of an earlier life; its bytes are still to be hashed."""
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self.buffer = None
+
+    def read_again(self, data: Buffer) -> None:
+        self.received += len(data)
+        self._started = self.received
+        if self.hasher is not None:
+            self.hasher.update(data)
+        os.lseek(self.descriptor, self.received, os.SEEK_SET)
+
+    def add(self, data: Buffer) -> None:
+        self.received += len(data)
+        if self.buffer is None:
+            self._write(data)
+        else:
+            self.buffer += data
+
+    def _write(self, data: Buffer) -> None:
+        if self.hasher is not None:
+            self.hasher.update(data)
+        if self.received > _CACHED and self._uncached:
+            self._write_uncached(data)
+            return
+        write_all(self.descriptor, data)
+        if self.received - self._started >= _WRITE_BACK:
+            start_writing(self.descriptor, self._started, self.received - self._started)
+            self._started = self.received
+
+    def _write_uncached(self, data: Buffer) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[write_uncached(self.descriptor, view) :]
+        except OSError as error:
+            if error.errno not in _UNKNOWN_FLAG:
+                raise
+            self._uncached = False
+            write_all(self.descriptor, view)
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
