@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from kitd_client.api.errors import ConfigurationInvalid, KitIncomplete, NotFound
+from kitd_client.api.errors import KitIncomplete, NotFound
 from kitd_client.api.jobs import (
     Context,
     Credential,
@@ -39,9 +39,8 @@ from kitd_client.api.kits import (
     Tagged,
     Version,
 )
-from kitd_client.context import Network, make_context
+from kitd_client.context import Network, make_context, source_date_epoch
 from kitd_client.conversation import Conversation, OnJob, job_target, kit_target
-from kitd_client.directory import Directory
 from kitd_client.failures import gone
 from kitd_client.references import Name, name_of, split_tags
 from kitd_client.stream import OnEvent, last_word, verdict
@@ -192,8 +191,10 @@ class Client:
             network: how to reach the registry of a parent kit.
             on_event: takes each event as it comes.
         """
+        from kitd_client.directory import Directory  # noqa: PLC0415 -- start-up time of the other verbs
+
         references = [reference for tag in tags for reference in split_tags(tag)]
-        epoch = self._source_date_epoch()
+        epoch = source_date_epoch(self._transport.environ)
         with Directory(directory) as workspace:
             return self._daemon.as_caller(
                 [name_of(reference) for reference in references],
@@ -241,6 +242,8 @@ class Client:
             on_event: takes each event as it comes, of a pull too.
             on_job: takes the identifier of such a pull when it starts, and none when it has ended.
         """
+        from kitd_client.directory import Directory  # noqa: PLC0415 -- start-up time of the other verbs
+
         request = UnpackRequest(
             reference=reference,
             filters=list(filters),
@@ -382,17 +385,6 @@ class Client:
             on_job=on_job,
         )
         return use()
-
-    def _source_date_epoch(self) -> int | None:
-        text = self._transport.environ.get("SOURCE_DATE_EPOCH")
-        if not text:
-            return None
-        try:
-            return int(text)
-        except ValueError:
-            raise ConfigurationInvalid(
-                f"SOURCE_DATE_EPOCH is {text!r}, which is no number of seconds"
-            ) from None
 
 
 def _pull(reference: str, filters: Sequence[str], context: Context, limit_rate: int) -> PullRequest:

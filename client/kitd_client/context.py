@@ -86,6 +86,21 @@ def find_credentials(
     return {registry: credential for registry, credential in found.items() if credential is not None}
 
 
+def source_date_epoch(environ: Mapping[str, str]) -> int | None:
+    """The time that a kit packed here is to bear, seconds; none: now.
+
+    Raises:
+        ConfigurationInvalid: `SOURCE_DATE_EPOCH` is no number.
+    """
+    text = environ.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigurationInvalid(f"SOURCE_DATE_EPOCH is {text!r}, which is no number of seconds") from None
+
+
 def _client_certificate(network: Network, environ: Mapping[str, str]) -> str:
     certificate = environ.get("KITOPS_CLIENT_CERT") or network.certificate
     key = environ.get("KITOPS_CLIENT_KEY") or network.key

@@ -4,7 +4,7 @@ import socket as sockets
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -25,11 +25,13 @@ from kitd_client.api.jobs import (
     UnpackRequest,
 )
 from kitd_client.context import Network, find_credentials, make_context
-from kitd_client.directory import Directory
 from kitd_client.failures import gone
 from kitd_client.references import Name
 from kitd_client.stream import OnEvent, decode_events, last_word, verdict
 from kitd_client.transport import WORKSPACE_PROTOCOL, Transport
+
+if TYPE_CHECKING:
+    from kitd_client.directory import Directory
 
 OnJob = Callable[[str | None], None]
 _T = TypeVar("_T")
@@ -144,7 +146,7 @@ class Conversation:
         verb: Literal["pack", "unpack"],
         subject: str,
         request: PackRequest | UnpackRequest,
-        directory: Directory,
+        directory: "Directory",
         kind: type[_R],
         on_event: OnEvent | None,
     ) -> _R:

@@ -15,7 +15,6 @@ import msgspec
 from kitd_client import paths
 from kitd_client.api.errors import ConfigurationInvalid, KitdError
 from kitd_client.api.jobs import Credential
-from kitd_client.credential_helpers import ask_helper
 from kitd_client.transport import ignore
 
 _FILE_LIMIT = 4 << 20
@@ -85,6 +84,8 @@ class CredentialFiles:
         return self._ask(path, file.store, server) if file.store else None
 
     def _ask(self, path: Path, suffix: str, server: str) -> Credential | None:
+        from kitd_client.credential_helpers import ask_helper  # noqa: PLC0415 -- few need it and its imports
+
         try:
             return ask_helper(suffix, server, self._environ)
         except KitdError as error:

@@ -114,7 +114,7 @@ class TransferSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     range_size: Size = Size(16 << 20)
     """The largest range asked for at once."""
     rate_limit: Rate = Rate(0)
-    """Of all transfers together, each direction."""
+    """Of all transfers together, both directions."""
     stall_timeout: Duration = Duration(30)
     """A connection that brings nothing for so long is given up."""
 

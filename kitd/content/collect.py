@@ -7,7 +7,7 @@ steps leaves rows that the next collection finds, and never a visible blob witho
 """
 
 # Paths come by the hundred thousand here: they stay plain strings.
-# ruff: noqa: PTH110, PTH116
+# ruff: noqa: PTH110, PTH116, PTH208
 
 import os
 from collections.abc import Callable, Iterable
@@ -167,10 +167,11 @@ class Collector:
         objects = {*gone, *candidates}
         for digest in gone:
             objects |= self._recipe_objects(digest)
+        lost = False
         for blob in self._database.blobs():
             if blob.digest in gone:
-                continue
-            if not blob.recipe:
+                lost = lost or (blob.recipe and not os.path.exists(self._layout.recipe(blob.digest)))
+            elif not blob.recipe:
                 objects.discard(blob.digest)
             elif objects:
                 objects -= self._recipe_objects(blob.digest)
@@ -178,6 +179,14 @@ class Collector:
         # Recipes last: whoever goes on after a crash finds the objects by them.
         for digest in gone:
             self._trash.put(self._layout.recipe(digest))
+        return freed + (self._release_orphans() if lost else 0)
+
+    def _release_orphans(self) -> int:
+        """A recipe was damaged: what it referred to is found by going through all objects, a part at a time."""
+        freed = 0
+        for folder in sorted(self._layout.objects.iterdir()):
+            named = (object_name(name) for name in os.listdir(folder))
+            freed += self.release((), {digest for digest in named if digest is not None})
         return freed
 
     def replaced(self, before: Blob) -> None:

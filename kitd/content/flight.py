@@ -38,6 +38,8 @@ class Flight:
     def __init__(self) -> None:
         self.intake: Intake | None = None
         self.waiters: deque[Waiter] = deque()
+        self.arrival: Callable[[], None] | None = None
+        """Called when somebody begins to wait; whoever writes sets it for himself."""
         self._moved: dict[str, int] = {}
         self._repeated = 0
 
@@ -45,6 +47,8 @@ class Flight:
         self.waiters.append(waiter)
         for source, count in self._moved.items():
             waiter.moved(source, count)
+        if self.arrival is not None:
+            self.arrival()
 
     def moved(self, source: str, count: int) -> None:
         """The blob grew. What waiters were told before a restart is not told again."""
@@ -145,6 +149,7 @@ class Flights:
             raise waiter.error
 
     async def _pass_on(self, digest: Digest, flight: Flight) -> None:
+        flight.arrival = None
         following = flight.following()
         if following is not None:
             following.turn.set()

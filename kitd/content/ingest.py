@@ -78,6 +78,10 @@ class BlobIngest:
         """Whether somebody waits who could go on now; he does as soon as the context is left."""
         return self._flight.hand_over_wanted()
 
+    def when_somebody_waits(self, call: Callable[[], None]) -> None:
+        """From now on, until the context is left, `call` is called whenever somebody begins to wait."""
+        self._flight.arrival = call
+
     def moved(self, host: str, count: int) -> None:
         """Tells those who wait that `count` more bytes came from `host`."""
         self._flight.moved(host, count)

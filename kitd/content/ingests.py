@@ -29,11 +29,7 @@ class Fresh(NamedTuple):
 
 
 class Ingests:
-    """All blobs being written.
-
-    Args:
-        trashed: told that there is something to unlink.
-    """
+    """All blobs being written."""
 
     def __init__(
         self,
@@ -45,7 +41,6 @@ class Ingests:
         leases: Leases,
         flights: Flights,
         workers: Workers,
-        trashed: Callable[[], None],
     ) -> None:
         self._layout = layout
         self._blobs = blobs
@@ -55,7 +50,6 @@ class Ingests:
         self._leases = leases
         self._flights = flights
         self._workers = workers
-        self._trashed = trashed
 
     @asynccontextmanager
     async def ingest(
@@ -141,7 +135,6 @@ class Ingests:
 
     async def _discard(self, intake: Intake) -> None:
         await self._workers.finish(self._trash.put, intake.directory)
-        self._trashed()
 
     async def abandon(self, digest: Digest, drop: Callable[[Path], int]) -> int:
         """Drops what is written of a blob, unless somebody writes it now; bytes it had."""
@@ -154,12 +147,9 @@ class Ingests:
         """Publishes a sealed blob, unless it is here already; whether it is new."""
         if await self._workers.work(self._blobs.visible, sealed.digest) is not None:
             await self._workers.work(self._trash.put, sealed.directory)
-            new = False
-        else:
-            await self._publisher.publish(sealed)
-            new = True
-        self._trashed()
-        return new
+            return False
+        await self._publisher.publish(sealed)
+        return True
 
     @asynccontextmanager
     async def fresh(self, *, split: bool) -> AsyncIterator[Fresh]:

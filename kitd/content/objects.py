@@ -27,6 +27,8 @@ READ_ONLY: Final = 0o444
 _EXECUTABLE: Final = 0o555
 _PIECE: Final = 1 << 18
 _HEX_DIGITS: Final = 64
+_NO_OBJECT: Final = (errno.ENOENT, errno.ELOOP)
+"""Nothing has the name, or a symbolic link has it: we make none."""
 
 
 def seal_file(descriptor: int, mode: int = READ_ONLY) -> None:
@@ -85,7 +87,9 @@ class Objects:
         """
         try:
             descriptor = os.open(self._layout.object(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in _NO_OBJECT:
+                raise
             self.put_aside(digest)
             raise _damaged(digest, "is missing") from None
         sound = False
@@ -101,7 +105,7 @@ class Objects:
 
     def holds(self, digest: Digest, size: int) -> bool:
         """Whether the object is here and sound; a bad one is put aside."""
-        if not os.path.exists(self._layout.object(digest)):
+        if not os.path.lexists(self._layout.object(digest)):
             return False
         try:
             os.close(self.open(digest, size))

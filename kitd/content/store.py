@@ -90,7 +90,6 @@ class ContentStore:
             self._leases,
             self._flights,
             workers,
-            self._trashed,
         )
         self._collector = Collector(
             layout,
@@ -106,6 +105,7 @@ class ContentStore:
             database, self._blobs, self._objects, self._ingests, publisher, self._collector, workers
         )
         self._rubbish = anyio.Event()
+        workers.after_each = self._look_at_trash
 
     @classmethod
     @asynccontextmanager
@@ -297,7 +297,6 @@ class ContentStore:
                 await self._workers.commit(self._snapshots.publish, path, manifest, key)
             except BaseException:
                 await self._workers.finish(self._snapshots.drop, path)
-                self._trashed()
                 raise
             return path
 
@@ -341,7 +340,6 @@ class ContentStore:
         freed = removal.freed
         for digest in await self._workers.commit(self._collector.abandoned):
             freed += await self._ingests.abandon(digest, self._collector.drop_ingest)
-        self._trashed()
         return msgspec.structs.replace(removal, freed=freed)
 
     async def usage(self) -> Usage:
@@ -351,8 +349,10 @@ class ContentStore:
     def _usage(self) -> Usage:
         return Usage(self._database.size(), shutil.disk_usage(self.root).free, self._names.count())
 
-    def _trashed(self) -> None:
-        self._rubbish.set()
+    def _look_at_trash(self) -> None:
+        if self._trash.pending:
+            self._trash.pending = False
+            self._rubbish.set()
 
 
 def _bytes_in(directory: Path) -> int:

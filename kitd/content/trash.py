@@ -19,6 +19,8 @@ class Trash:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self.pending = False
+        """Something was put here since the last look."""
 
     def put(self, path: str | Path) -> bool:
         """Moves a file or a directory here; False: there was nothing."""
@@ -30,6 +32,7 @@ class Trash:
             # The `..` of a directory that moves must be writable, and a snapshot's is not.
             os.chmod(path, 0o700)
             os.rename(path, self._layout.fresh_trash())
+        self.pending = True
         return True
 
     def unlink_some(self) -> bool:

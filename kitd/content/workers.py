@@ -31,6 +31,8 @@ class Workers:
     """
 
     def __init__(self, root: Path) -> None:
+        self.after_each: Callable[[], None] = _nothing
+        """Called on the event loop after every hop."""
         self._root = root
         self._daily = anyio.CapacityLimiter(max(_LEAST_THREADS, 2 * (os.cpu_count() or 1)))
         self._flushing = anyio.CapacityLimiter(SYNC_THREADS)
@@ -68,6 +70,12 @@ class Workers:
             return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=limiter)
         except (OSError, sqlite3.Error) as error:
             raise storage_error(error, self._root) from error
+        finally:
+            self.after_each()
+
+
+def _nothing() -> None:
+    pass
 
 
 def storage_error(error: OSError | sqlite3.Error, root: Path) -> KitdError:

@@ -117,7 +117,7 @@ class Life:
 
     async def reload_on_change(self, files: list[Path], reload: Callable[[], Awaitable[None]]) -> None:
         """Reloads when a configuration file was changed."""
-        async for changed in changes(files):
+        async for changed in changes(files, self._over):
             _log.info("%s changed", ", ".join(sorted(map(str, changed))))
             await reload()
 

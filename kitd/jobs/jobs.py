@@ -5,7 +5,7 @@ import math
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime
 from typing import Literal, Self
 
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 _REMEMBERED = 200
 """Finished jobs that can still be asked about."""
 
-_PER_UID = 32
+_PER_UID = 512
 """Running jobs of one user."""
 
 _ID = re.compile(r"([0-9a-f]{6})-[0-9]{1,12}")
@@ -79,9 +79,10 @@ class Job:
 
     async def events(self) -> AsyncIterator[Event]:
         """The state so far, then what happens, up to and with the one terminal event."""
-        async for batch in Reader(self.news).batches(math.inf):
-            for event in batch:
-                yield event
+        async with aclosing(Reader(self.news).batches(math.inf)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    yield event
 
     def cancel(self) -> None:
         """Ends the job as soon as it lets go; the terminal event says when. An ended job stays as it is."""
@@ -183,7 +184,7 @@ class Jobs:
 
         Raises:
             DaemonStopping: the daemon takes no more work.
-            Busy: this user has 32 running jobs.
+            Busy: this user has too many running jobs.
         """
         if self._draining:
             raise DaemonStopping("kitd is stopping and takes no new work", hint="ask again in a moment")

@@ -4,7 +4,7 @@ A reader comes when it likes, hears the state so far and then what is new. It pu
 nothing, and what it missed is coalesced, never lost, for counts are cumulative.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TypeVar
@@ -173,7 +173,7 @@ class Reader:
             self._quiet_until = now + _CADENCE
         return events
 
-    async def batches(self, pause: float) -> AsyncIterator[list[Event]]:
+    async def batches(self, pause: float) -> AsyncGenerator[list[Event], None]:
         """Everything there is and will be to hear; the last batch ends with the one terminal event.
 
         A batch is empty when there was nothing to say for `pause` seconds.

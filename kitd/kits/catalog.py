@@ -11,7 +11,7 @@ from kitd.spec.digest import Digest
 from kitd.spec.kitfile import encode_kitfile
 from kitd.spec.media_types import CLI_VERSION
 from kitd.spec.reference import Reference, parse_reference, parse_tags
-from kitd_client.api.errors import InvalidReference, KitdError, NotFound
+from kitd_client.api.errors import InvalidReference, KitdError
 from kitd_client.api.jobs import TagRequest
 from kitd_client.api.kits import Info, Inspection, KitList, KitSummary, Removed, Tagged
 
@@ -108,6 +108,8 @@ async def tag(store: ContentStore, request: TagRequest) -> Tagged:
 async def remove(store: ContentStore, reference: str, *, force: bool) -> Removed:
     """Takes names away (`repository:t1,t2`, or a digest: all of its names) and what nothing needs any more.
 
+    What is kept of a pull that was not finished goes too.
+
     Raises:
         NotFound: the store has no such name.
         InUse: it is the last name of a kit whose tree `path` has handed out; `force` removes that, too.
@@ -120,6 +122,4 @@ async def remove(store: ContentStore, reference: str, *, force: bool) -> Removed
         untagged += gone.names
         digest = gone.manifest or digest
         freed += gone.freed
-    if not untagged and not digest:
-        raise NotFound(f"{reference} is not here", reference=reference)
     return Removed(untagged=untagged, digest=digest, freed=freed)

@@ -37,11 +37,12 @@ async def pull(
     filters = parse_filters(request.filters)
     access = Access(uid=uid, context=request.context)
     patience = Patience(progress)
+    limit = transport.limit(request.limit_rate)
     with store.lease() as lease:
         chain = await fetch_chain(
             store,
             lambda parent: transport.repository(
-                parent.registry, parent.repository, access, limit_rate=request.limit_rate, waiting=patience
+                parent.registry, parent.repository, access, limit_rate=limit, waiting=patience
             ),
             reference,
             filters,

@@ -4,13 +4,13 @@ from kitd.content.store import ContentStore
 from kitd.kits.load import known_digests, load_kit, require
 from kitd.progress import Progress
 from kitd.registry.transport import Access, Transport
+from kitd.spec.digest import Digest
 from kitd.spec.reference import Reference, parse_reference
-from kitd.transfer.push import push_kit
+from kitd.transfer.push import MountSources, push_kit
 from kitd_client.api.errors import InvalidReference
 from kitd_client.api.jobs import Pushed, PushRequest
 
-MOUNT_SOURCES = 3
-"""Repositories to try a mount from: each try that fails costs a request."""
+MOUNT_SOURCES = 2
 
 
 async def push(
@@ -64,10 +64,12 @@ async def push(
     )
 
 
-async def _mount_sources(store: ContentStore, destination: Reference) -> list[str]:
-    """Repositories of the same registry that the store knows."""
+async def _mount_sources(store: ContentStore, destination: Reference) -> MountSources:
+    """Repositories of the same registry where a layer was seen. A try that fails costs a request, so few are tried."""
     host = f"{destination.registry}/"
-    names = dict.fromkeys(
-        row.name for row in await store.tags() if row.name.startswith(host) and row.name != destination.name
-    )
-    return [name.removeprefix(host) for name in names][:MOUNT_SOURCES]
+    seen: dict[Digest, dict[str, None]] = {}
+    for row in await store.tags():
+        if row.name.startswith(host) and row.name != destination.name:
+            for digest in row.record.selected:
+                seen.setdefault(digest, {})[row.name.removeprefix(host)] = None
+    return lambda digest: list(seen.get(digest, ()))[:MOUNT_SOURCES]

@@ -24,7 +24,7 @@ from kitd_client.api.errors import ArchiveInvalid, ArchiveTooLarge, UnsupportedE
 
 __all__ = ["MEMBERS", "TRAILER", "Member", "Step", "TarParser", "check_name", "encode_header", "padding"]
 
-MEMBERS: Final = 1_000_000
+MEMBERS: Final = 5_000_000
 """How many members an archive may have, unless the caller says otherwise."""
 
 _EXTENSION_LIMIT: Final = 1 << 20

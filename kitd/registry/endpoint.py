@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 
 import aiohttp
 import msgspec
@@ -19,7 +20,6 @@ from kitd.registry.route import Route, credential_for, foreign_route, is_loopbac
 from kitd_client.api.errors import RedirectBlocked, RegistryProtocol
 from kitd_client.api.jobs import Context
 
-_UNAUTHORIZED = 401
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -142,7 +142,7 @@ class Endpoint:
         while True:
             header = None if grant is None else grant.header
             answer = await self._answer(stack, call, header, again=again)
-            if answer.response.status != _UNAUTHORIZED:
+            if answer.response.status != HTTPStatus.UNAUTHORIZED:
                 return answer
             if grant is not None and (grant.fresh or rejected):
                 refusal = await read_refusal(answer.response, answer.route)
@@ -174,6 +174,9 @@ class Endpoint:
             self._lines.forget_plain(self._tls)
             raise
         self._reach = line.reach
+        if response.status == HTTPStatus.BAD_REQUEST:
+            # what TLS servers answer to plain http: the guess may have been wrong
+            self._lines.forget_plain(self._tls)
         return Answer(response, route, call.url)
 
     @contextlib.asynccontextmanager

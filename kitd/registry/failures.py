@@ -56,7 +56,7 @@ def translate(error: Exception, route: Route) -> KitdError:
         case aiohttp.ClientHttpProxyError():
             found = RegistryUnavailable(f"the proxy answered {error.status} to a connection to {route.name}")
         case aiohttp.ConnectionTimeoutError():
-            found = Unreachable(f"{route.name} took no connection in time", host=route.name)
+            found = _no_handshake_begun(f"{route.name} took no connection in time", route)
         case TimeoutError():
             found = RegistryUnavailable(f"{route.name} did not answer in time", host=route.name)
         case aiohttp.ClientConnectionError() | OSError():
@@ -84,7 +84,7 @@ def _no_connection(error: aiohttp.ClientConnectorError, route: Route) -> KitdErr
             f"{route.name}: no such host is known, or the name service does not answer", host=route.name
         )
     if isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError):
-        return _cut_handshake(route)
+        return _no_handshake_begun(f"{route.name} closed the connection before it was up", route)
     reason = (os.strerror(cause.errno) if cause.errno else str(cause)).lower()
     return Unreachable(f"{route.name} cannot be reached: {reason}", host=route.name)
 
@@ -101,7 +101,7 @@ def _untrusted(error: Exception, route: Route) -> KitdError:
 def _no_handshake(error: OSError, route: Route) -> KitdError:
     reason = getattr(error, "reason", None) or ""
     if isinstance(error, ssl.SSLEOFError) or reason == "UNEXPECTED_EOF_WHILE_READING":
-        return _cut_handshake(route)
+        return _no_handshake_begun(f"{route.name} closed the connection before it was up", route)
     if reason in _NO_TLS:
         return PeerSpeaksNoTls(
             f"{route.name} does not speak TLS",
@@ -112,9 +112,8 @@ def _no_handshake(error: OSError, route: Route) -> KitdError:
     return TlsFailed(f"{route.name}: no TLS connection: {words}", hint=_CERTIFICATE_WANTED, host=route.name)
 
 
-def _cut_handshake(route: Route) -> KitdError:
-    """On this machine, where TLS is only a guess, a server that hangs up at a TLS hello speaks none."""
-    message = f"{route.name} closed the connection before it was up"
+def _no_handshake_begun(message: str, route: Route) -> KitdError:
+    """On this machine, where TLS is only a guess, a server that hangs up or waits at a TLS hello speaks none."""
     if route.scheme == "https" and literal_reach(route.host) is Reach.LOOPBACK:
         return PeerSpeaksNoTls(message, host=route.name)
     return Unreachable(message, host=route.name)

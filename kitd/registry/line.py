@@ -22,6 +22,8 @@ Body: TypeAlias = bytes | Callable[[], AsyncIterator[bytes]]
 _SMALL_CONNECTIONS = 8
 _PATIENCE = 4
 """Of small requests, in times of the longest silence: they end, however little comes at a time."""
+_NEAR = 5.0
+"""Seconds to connect on this machine: long for TLS, short for a server that knows no TLS and just waits."""
 _IDLE = 30.0
 """Seconds that an unused connection is kept."""
 
@@ -101,9 +103,10 @@ class Line:
     def _timeout(self, call: Call) -> aiohttp.ClientTimeout:
         silence = call.patience or self._settings.stall_timeout
         total = None if call.bulk else silence * _PATIENCE
-        return aiohttp.ClientTimeout(
-            total=total, sock_connect=self._settings.connect_timeout, sock_read=silence
-        )
+        connect = self._settings.connect_timeout
+        if literal_reach(self.route.host) is Reach.LOOPBACK:
+            connect = min(connect, _NEAR)
+        return aiohttp.ClientTimeout(total=total, sock_connect=connect, sock_read=silence)
 
     def _session(self, tls: ssl.SSLContext, connections: int) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(

@@ -1,6 +1,7 @@
 """The routes about jobs: start a pull or a push, list, follow, cancel."""
 
 from collections.abc import Sequence
+from contextlib import aclosing
 
 import anyio
 import msgspec
@@ -72,9 +73,10 @@ class JobRoutes:
         response.force_close()
         await response.prepare(request)
         try:
-            async for batch in Reader(job.news).batches(_PULSE_SECONDS):
-                with anyio.fail_after(_DEAF_SECONDS):
-                    await response.write(_lines(batch))
+            async with aclosing(Reader(job.news).batches(_PULSE_SECONDS)) as batches:
+                async for batch in batches:
+                    with anyio.fail_after(_DEAF_SECONDS):
+                        await response.write(_lines(batch))
         except (ConnectionError, TimeoutError):
             if request.transport is not None:
                 request.transport.abort()

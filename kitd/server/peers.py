@@ -10,7 +10,7 @@ from typing import cast
 from kitd.config.settings import Mode
 from kitd_client.api.errors import Busy, PermissionDenied
 
-CONNECTIONS = 64
+CONNECTIONS = 1024
 """Of one user. Beyond, requests are refused; beyond twice as many, connections are dropped."""
 
 _UNMAPPED = 65534

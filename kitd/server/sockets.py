@@ -31,7 +31,7 @@ class ApiSocket:
 
     @classmethod
     def bind(cls, path: Path, mode: int, group: str) -> "ApiSocket":
-        """Listens at `path`, whose directory is made (0700) if it is missing.
+        """Listens at `path`, whose directory is made if it is missing, as open as the socket.
 
         Args:
             path: absolute.
@@ -43,7 +43,7 @@ class ApiSocket:
             ConfigurationInvalid: the directory is another user's, or the path cannot be had.
         """
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o755 if group else 0o700, parents=True, exist_ok=True)
             directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise _unusable(path, error.strerror) from error

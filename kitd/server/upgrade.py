@@ -4,6 +4,7 @@ import math
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 import anyio
 from aiohttp import web
@@ -16,7 +17,7 @@ from kitd.server.middleware import UID, read_body
 from kitd.server.verbs import Verbs
 from kitd.workspace import DescriptorBudget, Workspace
 from kitd_client.api.errors import InvalidRequest, KitdError, WorkspaceBroken
-from kitd_client.api.jobs import Failed, PackRequest, Result, Terminal, UnpackRequest
+from kitd_client.api.jobs import Event, Failed, PackRequest, Result, Terminal, UnpackRequest
 
 PROTOCOL = "kitd-workspace/1"
 
@@ -80,18 +81,25 @@ async def _accompany(job: Job, workspace: Workspace) -> None:
         job.cancel()
 
     with single_error():
-        async with anyio.create_task_group() as tasks:
+        async with (
+            anyio.create_task_group() as tasks,
+            aclosing(Reader(job.news).batches(math.inf)) as batches,
+        ):
             tasks.start_soon(watch)
-            async for batch in Reader(job.news).batches(math.inf):
+            async for batch in batches:
                 for event in batch:
-                    if isinstance(event, Terminal):
-                        await workspace.finish(event)
-                        continue
-                    try:
-                        await workspace.event(event)
-                    except WorkspaceBroken:
-                        job.cancel()
+                    await _tell(job, workspace, event)
             tasks.cancel_scope.cancel()
+
+
+async def _tell(job: Job, workspace: Workspace, event: Event) -> None:
+    if isinstance(event, Terminal):
+        await workspace.finish(event)
+        return
+    try:
+        await workspace.event(event)
+    except WorkspaceBroken:
+        job.cancel()
 
 
 def _check_upgrade(request: web.Request) -> None:

@@ -46,7 +46,7 @@ class Reference(msgspec.Struct, frozen=True):
         """`registry/repository`; the repository alone for a local name."""
         return self.repository if self.is_local else f"{self.registry}/{self.repository}"
 
-    def __str__(self) -> str:  # type: ignore[explicit-override]  # typing.override is of Python 3.12
+    def __str__(self) -> str:
         """As a person writes it; `parse_reference` reads it back as the same."""
         if self.digest is not None:
             unnamed = self.is_local and self.repository == UNNAMED_REPOSITORY

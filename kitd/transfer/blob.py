@@ -90,6 +90,7 @@ async def fetch_blob(
         DigestMismatch: the repository sent other bytes, twice.
         KitdError: what the registry or the store had to say; what was appended is kept for the next attempt.
     """
+    news.began(0)
     while True:
         async with store.ingest(
             descriptor.digest,
@@ -131,15 +132,7 @@ class _Download:
         """Fills and commits the ingest. False: held back while another job could go on, which now does."""
         ranges = True
         while True:
-            scope = anyio.CancelScope()
-
-            def held_back(scope: anyio.CancelScope = scope) -> None:
-                if self._ingest.hand_over_wanted():
-                    scope.cancel()
-
-            with patience.heard_by(held_back), scope:
-                await self._fill(ranges=ranges)
-            if scope.cancelled_caught:
+            if not await self._filled(patience, ranges=ranges):
                 return False
             try:
                 await self._ingest.commit()
@@ -152,6 +145,23 @@ class _Download:
                 self._news.began(0)
             else:
                 return True
+
+    async def _filled(self, patience: Patience, *, ranges: bool) -> bool:
+        """Every byte is appended. False: somebody else can go on while this repository makes us wait."""
+        with anyio.CancelScope() as scope:
+
+            def held_back() -> None:
+                if self._ingest.hand_over_wanted():
+                    scope.cancel()
+
+            def somebody_waits() -> None:
+                if not self._repository.ready():
+                    held_back()
+
+            self._ingest.when_somebody_waits(somebody_waits)
+            with patience.heard_by(held_back):
+                await self._fill(ranges=ranges)
+        return not scope.cancelled_caught
 
     async def _fill(self, *, ranges: bool) -> None:
         interruptions = 0

@@ -1,6 +1,6 @@
 """A whole kit from the store to a registry: blobs in parallel, the manifest last."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import anyio
 
@@ -9,6 +9,7 @@ from kitd.errors import single_error
 from kitd.progress import Progress
 from kitd.registry.repository import Repository
 from kitd.registry.upload import BlobsMissing, push_blob, push_manifest
+from kitd.spec.digest import Digest
 from kitd.spec.media_types import MANIFEST
 from kitd.spec.modelkit import Kit
 from kitd.spec.oci import Descriptor
@@ -17,9 +18,13 @@ PARALLEL_BLOBS = 4
 """No registry takes parallel chunks of one blob; four blobs at once reach what eight do (transfer-performance 4)."""
 
 
+MountSources = Callable[[Digest], Sequence[str]]
+"""Other repositories of the same registry that may have a blob."""
+
+
 class _Push:
     def __init__(
-        self, store: ContentStore, repository: Repository, mount_from: Sequence[str], progress: Progress
+        self, store: ContentStore, repository: Repository, mount_from: MountSources, progress: Progress
     ) -> None:
         self._store = store
         self._repository = repository
@@ -52,7 +57,7 @@ class _Push:
                     descriptor,
                     reader,
                     work=self._store.work,
-                    mount_from=self._mount_from,
+                    mount_from=self._mount_from(descriptor.digest),
                     sent=sent,
                 )
             finally:
@@ -68,13 +73,13 @@ async def push_kit(
     kit: Kit,
     manifest: bytes,
     *,
-    mount_from: Sequence[str],
+    mount_from: MountSources,
     progress: Progress,
 ) -> int:
     """Pushes layers and config, then the manifest under `tag` (or by digest).
 
     Args:
-        mount_from: other repositories of the same registry that may have the blobs.
+        mount_from: where else in the same registry a blob may be.
 
     Returns:
         Bytes sent; what the registry had or mounted is not among them.

@@ -58,9 +58,9 @@ class DescriptorBudget:
         self._waiters: deque[_Waiter] = deque()
         self._abandoned: list[_Abandoned] = []
 
-    @property
-    def used(self) -> int:
+    def lent(self) -> int:
         """Descriptors lent now, or still in the socket of a client that left them unread."""
+        self._sweep()
         return self._used.total()
 
     @asynccontextmanager
@@ -85,6 +85,7 @@ class DescriptorBudget:
     async def _acquire(self, count: int, uid: int) -> None:
         waiter = _Waiter(count, uid, anyio.Event())
         self._waiters.append(waiter)
+        self._sweep()
         self._grant()
         try:
             with anyio.fail_after(WAIT_SECONDS):
@@ -114,7 +115,7 @@ class DescriptorBudget:
         for waiter in tuple(self._waiters):
             if self._used[waiter.uid] + waiter.wanted > self._share:
                 continue
-            if self.used + waiter.wanted > self._limit:
+            if self._used.total() + waiter.wanted > self._limit:
                 return
             self._waiters.remove(waiter)
             self._used[waiter.uid] += waiter.wanted

@@ -60,6 +60,7 @@ async def node(
     *,
     memory: int = 1024 * KIB,
     per_host: int = 32,
+    connections: int = CONNECTIONS,
     stall_timeout: float = 0.3,
     real_time: bool = False,
 ) -> AsyncIterator[Node]:
@@ -71,7 +72,7 @@ async def node(
         connections_per_host=per_host,
         upload=UploadSettings(monolithic_max=2**20, chunk=2**18, ask_above=2**21, piece=2**17),
     )
-    window = Window(memory=memory, range_size=RANGE, connections=CONNECTIONS, per_host=per_host)
+    window = Window(memory=memory, range_size=RANGE, connections=connections, per_host=per_host)
     async with (
         ContentStore.opened(root, socket="/run/kitd.sock") as store,
         Transport.opened(settings, clock=None if real_time else clock) as transport,

@@ -1,7 +1,6 @@
 """The daemon as a process: how it starts, what it refuses, how it ends."""
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from fakes.daemon import clean_environment
 
 from kitd_client.api.kits import Status, Version
 from kitd_client.transport import Transport
@@ -35,18 +35,13 @@ class Daemon:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.socket = home / "run" / "kitd" / "kitd.sock"
-        self.config = home / ".config" / "kitd" / "kitd.toml"
+        self.config = home / "config" / "kitd" / "kitd.toml"
         self.log = home / "log"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def environ(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "COVERAGE_PROCESS_START") if name in os.environ}
-        return kept | {
-            "HOME": str(self.home),
-            "XDG_RUNTIME_DIR": str(self.home / "run"),
-            "KITD_LOG__FORMAT": "text",
-        }
+        return clean_environment(self.home) | {"KITD_LOG__FORMAT": "text"}
 
     def start(self, *flags: str, **environ: str) -> "Daemon":
         with self.log.open("ab") as log:
@@ -108,7 +103,7 @@ def test_it_serves_until_it_is_told_to_end_and_leaves_no_socket(daemon: Daemon) 
     status = msgspec.json.decode(daemon.get("/v1/status"), type=Status)
     assert daemon.process is not None
     assert version.pid == status.pid == daemon.process.pid
-    assert status.store == str(daemon.home / ".cache" / "kitd")
+    assert status.store == str(daemon.home / "cache" / "kitd")
     assert status.socket == str(daemon.socket)
     daemon.signal(signal.SIGTERM)
     assert daemon.ended() == 0

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import msgspec
 
 from kitd.errors import single_error
 from kitd.workspace import DescriptorBudget, FileToRead, MemberToWrite, Workspace
-from kitd_client.api.errors import KitdError
+from kitd_client.api.errors import KitdError, WorkspaceBroken
 from kitd_client.api.jobs import Failed, Packed, Result, Succeeded, Unpacked, Warned
 
 
@@ -42,17 +41,31 @@ class Daemon:
             return
         workspace = Workspace(sock, self.budget, silence=self.silence)
         try:
-            verb = self.pack if wanted["verb"] == "pack" else self.unpack
-            await workspace.finish(Succeeded(await verb(workspace, wanted)))
+            await workspace.finish(Succeeded(await self.job(workspace, wanted)))
         except KitdError as error:
             self.failures.append(error.code)
             await workspace.finish(Failed(error.problem()))
         finally:
             await workspace.aclose()
 
+    async def job(self, workspace: Workspace, wanted: dict[str, Any]) -> Result:
+        """The end of the client cancels the job."""
+        verb = self.pack if wanted["verb"] == "pack" else self.unpack
+
+        async def watch() -> None:
+            await workspace.gone()
+            raise WorkspaceBroken("the client is gone")
+
+        with single_error():
+            async with anyio.create_task_group() as group:
+                group.start_soon(watch)
+                result = await verb(workspace, wanted)
+                group.cancel_scope.cancel()
+        return result
+
     async def status(self, sock: socket.socket, path: str) -> None:
         answer = {
-            "lent": self.budget.used,
+            "lent": self.budget.lent(),
             "descriptors": len(list(Path("/proc/self/fd").iterdir())),
             "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
             "failures": self.failures,
@@ -122,5 +135,4 @@ async def main(path: str, store: Path, silence: float) -> None:
 
 
 if __name__ == "__main__":
-    msgspec.json.encode(None)
     anyio.run(main, sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), backend_options={"use_uvloop": True})

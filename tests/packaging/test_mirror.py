@@ -25,6 +25,8 @@ def candidates(test: Path) -> list[Path]:
     if home.with_suffix(".py").exists():
         return [home]
     words = test.stem.removeprefix("test_").split("_")
+    if words == ["main"]:
+        return [home / "__main__"]
     return [home / "_".join(words[:count]) for count in range(len(words), 0, -1)]
 
 

@@ -4,10 +4,13 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from kitd_client import __version__
 from kitd_client.cli import COMMANDS, command_at
-from kitd_client.context import Network
+
+if TYPE_CHECKING:
+    from kitd_client.context import Network
 
 Parser = argparse.ArgumentParser
 Options = argparse.Namespace
@@ -101,8 +104,10 @@ def declare_filters(parser: Parser) -> None:
     )
 
 
-def network(options: Options) -> Network:
+def network(options: Options) -> "Network":
     """The network flags as they were given."""
+    from kitd_client.context import Network  # noqa: PLC0415 -- `list` has none
+
     return Network(
         plain_http=options.plain_http,
         tls_verify=options.tls_verify,

@@ -1,5 +1,7 @@
 """Blobs of the registry face: out whole or in ranges, in by sessions."""
 
+import logging
+
 import anyio
 from aiohttp import web
 
@@ -10,6 +12,9 @@ from kitd.server.distribution.naming import ANY_TAG, own_name, reference_of
 from kitd.server.distribution.refusal import Refusal
 from kitd.server.distribution.uploads import Uploads
 from kitd.spec.digest import Digest, parse_digest
+from kitd_client.api.errors import KitdError
+
+_log = logging.getLogger(__name__)
 
 _PIECE = 1 << 20
 _DEAF_SECONDS = 60.0
@@ -27,11 +32,8 @@ class BlobRoutes:
         """GET and HEAD, whole or one range of it."""
         reference_of(request, ANY_TAG)
         digest = parse_digest(request.match_info["digest"])
-        reader = await self._store.open(digest)
-        try:
+        with await self._store.open(digest) as reader:
             return await self._send(request, reader, digest)
-        finally:
-            await self._store.work(reader.close)
 
     async def _send(self, request: web.Request, reader: BlobReader, digest: Digest) -> web.StreamResponse:
         try:
@@ -66,10 +68,11 @@ class BlobRoutes:
                 piece = await self._store.work(reader.read, start, min(_PIECE, wanted.stop - start))
                 with anyio.fail_after(_DEAF_SECONDS):
                     await response.write(piece)
-        except BaseException:
+        except (KitdError, ConnectionError, TimeoutError) as error:
+            if isinstance(error, KitdError):
+                _log.warning("%s broke off: %s", request.path, error.message)
             if request.transport is not None:
                 request.transport.abort()
-            raise
 
     async def begin_upload(self, request: web.Request) -> web.Response:
         """POST: a session; with `digest` the whole blob at once; with `mount` none, if the blob is here."""

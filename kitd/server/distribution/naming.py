@@ -11,7 +11,7 @@ ANY_TAG = "latest"
 
 
 def reference_of(request: web.Request, name_or_digest: str) -> Reference:
-    """A local kit, or one of the registry that `ns` names, as mirrors are asked; raises `InvalidReference`."""
+    """A local kit, or one of the registry that `ns` names (a mirror is asked so); or `InvalidReference`."""
     mark = "@" if ":" in name_or_digest else ":"
     name, space = request.match_info["name"], request.query.get("ns")
     if space is None:

@@ -38,8 +38,12 @@ if before == "waits":
 os.makedirs(os.path.dirname(path), exist_ok=True)
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(path)
-links = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in map(int, os.listdir("/proc/self/fd")) if fd != 9
-         and os.path.exists(f"/proc/self/fd/{fd}")}
+links = {}
+for fd in os.listdir("/proc/self/fd"):
+    try:
+        links[fd] = os.readlink("/proc/self/fd/" + fd)
+    except OSError:
+        pass  # the one that listed them
 report = {"words": sys.argv[1:], "cwd": os.getcwd(), "leads": os.getsid(0) == os.getpid(), "links": links}
 with open(home + "/report", "a") as file:
     file.write(json.dumps(report) + "\\n")
@@ -48,7 +52,8 @@ os.pwrite(lock, f"{os.getpid()}\\n{path}\\n".encode(), 0)
 while True:
     connection, _ = listener.accept()
     if connection.recv(65536):
-        connection.sendall(b'HTTP/1.1 200 OK\\r\\nKitd-Api-Version: 1\\r\\nContent-Length: 11\\r\\n\\r\\n{"kits":[]}')
+        head = b"HTTP/1.1 200 OK\\r\\nKitd-Api-Version: 1\\r\\nContent-Length: 11\\r\\n\\r\\n"
+        connection.sendall(head + b'{"kits":[]}')
     connection.close()
 """
 _KITCTL = [sys.executable, "-c", "import sys; from kitd_client.cli import main; sys.exit(main())"]
@@ -92,7 +97,6 @@ def test_a_daemon_is_started_that_shares_nothing_with_its_caller(installation: P
     assert report == {"words": ["--idle", "15m"], "cwd": "/", "leads": True}
     assert isinstance(links, dict)
     assert [links["0"], links["1"], links["2"]] == ["/dev/null", str(log), str(log)]
-    assert sorted(links.values())[3:] != []
     assert not [link for link in links.values() if link.startswith("pipe:")]
 
 

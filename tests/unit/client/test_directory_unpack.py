@@ -212,6 +212,20 @@ def test_many_batches(target: Path, store: Path, monkeypatch: pytest.MonkeyPatch
     assert len([path for path in target.rglob("*") if path.is_file()]) == 320
 
 
+def test_large_files_are_synced_by_themselves_and_ahead(
+    target: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kitd_client.directory.syncing._EAGER_BYTES", MIB)
+    monkeypatch.setattr(kernel, "syncfs", lambda _: pytest.fail("two files are not the file system"))
+    content = os.urandom(20 * MIB)
+    members = [file("a", content), file("b", content[: 5 * MIB])]
+    with client_end(target, create=True) as served:
+        write(served, members, {b"a": content, b"b": content[: 5 * MIB]}, store)
+        assert served.daemon.ask(Publish(), Published) == Published(2, 0)
+        served.end()
+    assert (target / "a").read_bytes() == content
+
+
 def test_missing_directories_up_to_the_target_are_made(tmp_path: Path, store: Path) -> None:
     with umask(0o022):
         unpack(tmp_path / "a" / "b", store, [file("f")])

@@ -66,4 +66,4 @@ def test_client_and_daemon_are_of_one_version() -> None:
 def test_the_public_names_are_there() -> None:
     assert [getattr(kitd_client, name).__name__ for name in kitd_client.__all__] == kitd_client.__all__
     with pytest.raises(AttributeError):
-        _ = kitd_client.Server  # type: ignore[attr-defined]
+        _ = kitd_client.Server

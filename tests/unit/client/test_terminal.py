@@ -24,7 +24,8 @@ from kitd_client.cli import main
 sys.exit(main())
 """
 CTRL_C = b"\x03"
-BEGUN = STREAM + chunk(Began("model weights", 10 << 20, 0)) + chunk(Moved("model weights", "r.io", 6 << 20))
+BEGUN = chunk(Began("model weights", 10 << 20, 0))
+MOVED = chunk(Moved("model weights", "r.io", 6 << 20))
 
 
 class Terminal:
@@ -64,7 +65,7 @@ class Terminal:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
+            self.process.communicate()
         os.close(self._ours)
 
 
@@ -88,8 +89,9 @@ class Scene:
         return terminal
 
     def _stream(self, connection: socket.socket) -> None:
-        connection.sendall(BEGUN)
-        self.released.wait(30)
+        connection.sendall(STREAM + BEGUN)
+        while not self.released.wait(0.05):
+            connection.sendall(MOVED)
         last = CancelledEvent("6.0 MiB of 10.0 MiB") if self.cancelled.is_set() else self.last
         connection.sendall(chunk(last) + b"0\r\n\r\n")
 
@@ -99,10 +101,12 @@ class Scene:
 
     def workspace(self, connection: socket.socket) -> None:
         head = f"HTTP/1.1 101 Switching\r\n{HEAD}Upgrade: kitd-workspace/1\r\n\r\n"
-        connection.sendall(head.encode() + encode_frame(Hello(1)))
-        while connection.recv(65536):
-            pass
-        self.left.set()
+        try:
+            connection.sendall(head.encode() + encode_frame(Hello(1)))
+            while connection.recv(65536):
+                pass
+        finally:
+            self.left.set()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import anyio
@@ -13,6 +14,7 @@ import pytest
 from fakes.kits import FakeLayer, make_kit, some_bytes
 
 from kitd.config.load import load_settings
+from kitd.config.settings import Settings
 from kitd.daemon import faces
 from kitd.daemon.compose import serve
 from kitd.spec.digest import digest_of
@@ -27,7 +29,7 @@ async def _daemon(tmp_path: Path, path: Path, **flags: str) -> AsyncIterator[aio
         key.replace("_", ".", 1): value for key, value in flags.items()
     }
 
-    def load():  # type: ignore[no-untyped-def] # noqa: ANN202
+    def load() -> Settings:
         return load_settings({"HOME": str(tmp_path)}, given, uid=os.geteuid())
 
     async with anyio.create_task_group() as tasks:
@@ -35,7 +37,7 @@ async def _daemon(tmp_path: Path, path: Path, **flags: str) -> AsyncIterator[aio
         connector = aiohttp.UnixConnector(str(path))
         async with aiohttp.ClientSession(connector=connector) as client:
             with anyio.fail_after(10):
-                while not await _answers(client):
+                while not await _answers(client):  # noqa: ASYNC110 - it comes up in tasks of its own
                     await anyio.sleep(0.02)
             yield client
         os.kill(os.getpid(), signal.SIGTERM)
@@ -70,7 +72,7 @@ async def test_what_is_pushed_to_the_registry_face_is_a_kit_of_the_daemon(tmp_pa
             headers = {"Content-Type": "application/vnd.oci.image.manifest.v1+json"}
             async with pusher.put(f"{base}/manifests/v1", data=kit.manifest, headers=headers) as response:
                 assert response.status == 201
-        (row,) = (await _get(client, "/v1/kits"))["kits"]  # type: ignore[misc]
+        (row,) = cast("list[dict[str, object]]", (await _get(client, "/v1/kits"))["kits"])
         assert (row["repository"], row["digest"], row["complete"]) == ("demo", kit.digest, True)
         assert (await _get(client, "/v1/kits/demo%3Av1"))["digest"] == kit.digest
         async with client.post("http://kitd/v1/path", json={"reference": "demo:v1"}) as response:

@@ -18,7 +18,7 @@ from kitd_client.api.errors import (
 
 _FAR = Route("https", "registry.example", 443, "", Trust(), Reach.ANYWHERE)
 _HERE = Route("https", "127.0.0.1", 5000, "", Trust(), Reach.ANYWHERE)
-_KEY = ConnectionKey("registry.example", 443, True, True, None, None, None, None)  # noqa: FBT003 - aiohttp's tuple
+_KEY = ConnectionKey("registry.example", 443, True, True, None, None, None, None)
 
 
 def _tls(reason: str) -> aiohttp.ClientConnectorSSLError:

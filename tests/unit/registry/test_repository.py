@@ -1,14 +1,18 @@
 """Manifests and blobs of a scripted registry, with every fault of the network it can show."""
 
+import anyio
+import msgspec
 import pytest
 from fakes import faults
 from fakes.clock import StillClock
+from fakes.exchange import Gate
 from fakes.faults import Action
 from fakes.kits import FakeKit, put_kit, small_kit, some_bytes
 from fakes.registry import ScriptedRegistry
 
 from kitd.registry.body import BodyInterrupted
 from kitd.registry.repository import RemoteBlob, Repository
+from kitd.registry.settings import TransportSettings
 from kitd.registry.transport import Access, Transport
 from kitd.spec.digest import digest_of, parse_digest
 from kitd.spec.oci import Descriptor
@@ -566,3 +570,37 @@ async def test_a_redirect_to_nowhere_is_a_broken_protocol(
     with pytest.raises(RegistryProtocol, match="Location"):
         async with repository.open_blob(blob, 0, 10):
             pass
+
+
+async def test_ranges_at_once_renew_an_expired_url_once(
+    registry: ScriptedRegistry, repository: Repository, blob: Descriptor
+) -> None:
+    redirects = registry.redirect_blobs()
+    async with repository.open_blob(blob, 0, 1000) as remote:
+        await _read(remote)
+    redirects.expire()
+
+    async def fetch(start: int) -> None:
+        async with repository.open_blob(blob, start, start + 1000) as remote:
+            assert await _read(remote) == _DATA[start : start + 1000]
+
+    async with anyio.create_task_group() as group:
+        for start in range(0, 16_000, 1000):
+            group.start_soon(fetch, start)
+    assert redirects.issued == 2
+
+
+async def test_a_cancelled_request_gives_its_connection_back(
+    registry: ScriptedRegistry, settings: TransportSettings, blob: Descriptor
+) -> None:
+    async with Transport.opened(msgspec.structs.replace(settings, connections_per_host=1)) as transport:
+        repository = transport.repository(registry.host, _NAME, Access(1))
+        for after in (None, 1000):
+            gate = Gate()
+            registry.script(faults.stall(gate, after))
+            async with anyio.create_task_group() as group:
+                group.start_soon(repository.fetch_bytes, blob, blob.size)
+                await gate.until_held()
+                group.cancel_scope.cancel()
+            with anyio.fail_after(5):
+                assert await repository.fetch_bytes(blob, blob.size) == _DATA

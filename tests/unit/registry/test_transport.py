@@ -66,7 +66,7 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def _plain_server(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+async def _plain_server(answer: bytes | None) -> AsyncIterator[tuple[str, list[bytes]]]:
     """Answers everything alike, and tells how each connection began."""
     firsts: list[bytes] = []
 
@@ -75,7 +75,9 @@ async def _plain_server(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]
             with anyio.move_on_after(10):
                 first = await stream.receive()
                 firsts.append(first[:1])
-                await stream.send(answer)
+                if answer is None and first[:1] == b"\x16":
+                    await anyio.sleep(10)
+                await stream.send(answer or b"")
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     async with listener, anyio.create_task_group() as group:
@@ -90,10 +92,14 @@ async def _plain_server(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]
     [
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         b"",
+        None,
     ],
-    ids=["answers", "hangs up"],
+    ids=["answers", "hangs up", "waits"],
 )
-async def test_on_this_machine_tls_is_tried_once(transport: Transport, answer: bytes) -> None:
+async def test_on_this_machine_tls_is_tried_once(
+    transport: Transport, answer: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kitd.registry.line._NEAR", 0.2)
     async with _plain_server(answer) as (host, firsts):
         for _ in range(2):
             with pytest.raises(Exception, match=host):

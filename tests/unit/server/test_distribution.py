@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 import anyio
@@ -13,7 +14,9 @@ import pytest
 from fakes.kits import FakeKit, FakeLayer, make_kit, some_bytes
 
 from kitd.config.settings import Address
+from kitd.content.reader import BlobReader
 from kitd.content.store import ContentStore
+from kitd.server.distribution import blobs as blobs_module
 from kitd.server.distribution import uploads as uploads_module
 from kitd.server.distribution.app import make_registry
 from kitd.server.distribution.uploads import Uploads
@@ -21,6 +24,10 @@ from kitd.server.listening import bind_loopback, listening
 from kitd.server.middleware import Activity
 from kitd.spec.digest import digest_of
 from kitd.spec.reference import parse_reference
+from kitd_client.api.errors import ObjectDamaged
+
+if TYPE_CHECKING:
+    from unit.server.conftest import Eventually
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -31,6 +38,7 @@ class Face:
     port: int
     store: ContentStore
     uploads: Uploads
+    activity: Activity
     client: aiohttp.ClientSession
 
     async def ask(
@@ -60,12 +68,13 @@ async def face(tmp_path: Path) -> AsyncIterator[Face]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(ContentStore.opened(tmp_path / "store", socket="s"))
         uploads = await stack.enter_async_context(Uploads(store))
+        activity = Activity()
         sock = bind_loopback(Address("127.0.0.1", 0))
         port = sock.getsockname()[1]
-        app = make_registry(store, uploads, Activity())
+        app = make_registry(store, uploads, activity)
         await stack.enter_async_context(listening(app, sock))
         client = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Face(f"http://127.0.0.1:{port}", port, store, uploads, client)
+        yield Face(f"http://127.0.0.1:{port}", port, store, uploads, activity, client)
         await client.close()
 
 
@@ -372,3 +381,58 @@ async def test_a_web_page_cannot_use_it_under_a_name_of_its_own(face: Face) -> N
 async def test_the_store_can_be_left_with_an_upload_under_way(face: Face) -> None:
     where = (await face.ask("POST", "/v2/x/blobs/uploads/", b""))[2]["Location"]
     assert (await face.ask("PATCH", where, b"half"))[0] == 202
+
+
+async def test_a_blob_that_is_damaged_breaks_off_and_is_not_there_any_more(
+    face: Face, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = some_bytes(3_000_000)
+    await face.push_blob("x", data)
+    target = f"/v2/x/blobs/{digest_of(data)}"
+    read = BlobReader.read
+
+    def failing(reader: BlobReader, offset: int, length: int) -> bytes:
+        if offset:
+            raise ObjectDamaged("object lost bytes while it was read")
+        return read(reader, offset, length)
+
+    monkeypatch.setattr(BlobReader, "read", failing)
+    with pytest.raises(aiohttp.ClientError):
+        await face.ask("GET", target)
+    assert "broke off: object lost bytes" in caplog.text
+
+
+async def test_a_client_that_takes_nothing_is_let_go(
+    face: Face, monkeypatch: pytest.MonkeyPatch, eventually: "Eventually"
+) -> None:
+    monkeypatch.setattr(blobs_module, "_DEAF_SECONDS", 0.1)
+    data = some_bytes(30_000_000)
+    await face.push_blob("x", data)
+
+    def taken(client: socket.socket) -> int:
+        got = 0
+        try:
+            while piece := client.recv(1 << 20):
+                got += len(piece)
+        except ConnectionError:
+            pass
+        return got
+
+    with socket.create_connection(("127.0.0.1", face.port)) as client:
+        client.sendall(f"GET /v2/x/blobs/{digest_of(data)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        await eventually(lambda: face.activity.idle_seconds == 0)
+        await eventually(lambda: face.activity.idle_seconds > 0)
+        assert await anyio.to_thread.run_sync(taken, client) < len(data)
+
+
+async def test_a_bug_is_answered_with_a_trace_id_and_logged(
+    face: Face, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: ContentStore) -> None:
+        raise ZeroDivisionError("inner words")
+
+    monkeypatch.setattr(ContentStore, "tags", broken)
+    status, body, _ = await face.ask("GET", "/v2/x/tags/list")
+    assert (status, _code(body)) == (500, "UNKNOWN")
+    assert b"inner" not in body
+    assert "ZeroDivisionError: inner words" in caplog.text

@@ -1,3 +1,4 @@
+import grp
 import os
 import socket
 import stat
@@ -23,13 +24,22 @@ def _answers(path: Path) -> bool:
 
 def test_the_socket_has_its_mode_from_the_start_and_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "run" / "kitd.sock"
-    bound = ApiSocket.bind(path, 0o640, "root" if os.getuid() == 0 else "")
+    bound = ApiSocket.bind(path, 0o640, "")
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert bound.is_there
     assert _answers(path)
     bound.close()
     assert list(path.parent.iterdir()) == []
+
+
+def test_a_group_can_reach_its_socket(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "kitd.sock"
+    own = grp.getgrgid(os.getgid())
+    bound = ApiSocket.bind(path, 0o660, own.gr_name)
+    assert (path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (own.gr_gid, 0o660)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+    bound.close()
 
 
 def test_a_path_of_any_length_will_do(tmp_path: Path) -> None:

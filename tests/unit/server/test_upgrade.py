@@ -105,7 +105,7 @@ async def test_unpack_lends_descriptors_by_the_batch(api: "Api", tmp_path: Path)
     assert isinstance(terminal, Succeeded)
     assert {path.read_bytes() for path in target.iterdir()} == {b"content"}
     assert len(list(target.iterdir())) == 128
-    assert api.budget.used == 0
+    assert api.budget.lent() == 0
 
 
 async def test_a_failed_verb_ends_the_workspace_with_its_problem(api: "Api", tmp_path: Path) -> None:

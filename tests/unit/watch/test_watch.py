@@ -13,7 +13,7 @@ async def test_a_file_that_is_written_made_or_replaced_is_told_and_its_neighbour
     told: list[set[Path]] = []
 
     async def listen(started: anyio.Event) -> None:
-        async with aclosing(changes([config, tmp_path / "missing" / "x.toml"])) as stream:
+        async with aclosing(changes([config, tmp_path / "missing" / "x.toml"], anyio.Event())) as stream:
             started.set()
             async for files in stream:
                 told.append(files)
@@ -33,4 +33,17 @@ async def test_a_file_that_is_written_made_or_replaced_is_told_and_its_neighbour
 
 
 async def test_nothing_to_watch_ends_at_once(tmp_path: Path) -> None:
-    assert [files async for files in changes([tmp_path / "missing" / "x.toml"])] == []
+    assert [files async for files in changes([tmp_path / "missing" / "x.toml"], anyio.Event())] == []
+
+
+async def test_it_ends_soon_after_it_is_told_to(tmp_path: Path) -> None:
+    stop = anyio.Event()
+
+    async def tell() -> None:
+        await anyio.sleep(0.05)
+        stop.set()
+
+    with anyio.fail_after(0.9):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tell)
+            assert [files async for files in changes([tmp_path / "kitd.toml"], stop)] == []

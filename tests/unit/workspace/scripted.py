@@ -58,7 +58,11 @@ class Peer:
         self.sock.sendall(data)
 
     def at_end(self) -> bool:
-        return self.sock.recv(1) == b""
+        """The other end is closed; a reset means that it had not read all."""
+        try:
+            return self.sock.recv(1) == b""
+        except ConnectionResetError:
+            return True
 
 
 class ClientPeer(Peer):

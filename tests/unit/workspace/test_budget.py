@@ -38,7 +38,7 @@ async def test_who_comes_first_is_served_first(sock: socket.socket) -> None:
         assert order == ["a", "b"]  # d would fit, and still waits behind c
         free.set()
     assert order == ["a", "b", "c", "d"]
-    assert budget.used == 0
+    assert budget.lent() == 0
 
 
 async def test_one_user_never_has_more_than_half(sock: socket.socket) -> None:
@@ -68,7 +68,7 @@ async def test_waiting_has_an_end(sock: socket.socket, monkeypatch: pytest.Monke
             async with budget.reserved(1, 1, sock):
                 pytest.fail("there is no room")
     async with budget.reserved(64, 1, sock):
-        assert budget.used == 64
+        assert budget.lent() == 64
 
 
 async def test_who_stops_waiting_leaves_no_trace(sock: socket.socket) -> None:
@@ -77,9 +77,9 @@ async def test_who_stops_waiting_leaves_no_trace(sock: socket.socket) -> None:
         with anyio.move_on_after(0.05):
             async with budget.reserved(64, 1, sock):
                 pytest.fail("there is no room")
-    assert budget.used == 0
+    assert budget.lent() == 0
     async with budget.reserved(64, 1, sock):
-        assert budget.used == 64
+        assert budget.lent() == 64
 
 
 async def test_unread_descriptors_stay_counted_until_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ async def test_unread_descriptors_stay_counted_until_they_are_read(monkeypatch: 
     async with budget.reserved(64, 1, ours):
         socket.send_fds(ours, [b"\0"], [0] * 64)
     ours.close()
-    assert budget.used == 64
+    assert budget.lent() == 64
     with anyio.move_on_after(0.05) as scope:
         async with budget.reserved(1, 2, theirs):
             pytest.fail("they are still in the socket")
@@ -98,7 +98,7 @@ async def test_unread_descriptors_stay_counted_until_they_are_read(monkeypatch: 
     for descriptor in descriptors:
         os.close(descriptor)
     async with budget.reserved(64, 2, theirs):
-        assert budget.used == 64
+        assert budget.lent() == 64
     theirs.close()
 
 
@@ -118,7 +118,7 @@ async def test_a_client_that_goes_gives_them_back_at_once(monkeypatch: pytest.Mo
         async with anyio.create_task_group() as group:
             group.start_soon(leave)
             async with budget.reserved(64, 1, other):
-                assert budget.used == 64
+                assert budget.lent() == 64
 
 
 async def test_the_limit_is_a_quarter_of_what_the_process_may_open() -> None:
@@ -137,5 +137,5 @@ async def test_close_lets_go_of_sockets_that_nobody_reads() -> None:
     ours.close()
     budget.close()
     theirs.close()
-    assert budget.used == 0
+    assert budget.lent() == 0
     assert open_descriptors() == before

@@ -162,7 +162,7 @@ async def test_descriptors_are_closed_when_the_client_hangs_up(tmp_path: Path) -
         with pytest.raises(WorkspaceBroken):
             await workspace.write(members(3), lend)
     assert open_descriptors() <= before
-    assert budget.used == 0
+    assert budget.lent() == 0
 
 
 @pytest.mark.parametrize(

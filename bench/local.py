@@ -1,0 +1,124 @@
+"""Rows about this machine alone: pack, unpack, path, process start."""
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import inputs
+from measure import GIB, Case, Job, interleave, timed
+from stage import KITCTL, Kitd, empty, file_system, kitd
+from table import Target, cpu, show, verdict, wall
+from transfers import KIT, KITD, Bench, if_here, large, timed_kit, until_safe
+
+_FILE = 50 << 10
+_PATH, _PATH_AGAIN = "kitd, path, first", "kitd, path, again"
+
+
+def pack(bench: Bench) -> None:
+    trees = empty(bench.home / "trees")
+    count = 4000 if bench.quick else 20_000
+    for tree, title, size in (
+        (inputs.weights(trees / "l1", bench.size, 1), f"{large(bench.size)} in one layer", bench.size),
+        (inputs.weights(trees / "l8", bench.size, 8), f"{large(bench.size)} in 8 layers", bench.size),
+        (inputs.small_files(trees / "files", count, _FILE), f"{count} files of 50 KiB", count * _FILE),
+    ):
+        results = interleave(_pack_cases(tree), bench.rounds, bench.place)
+        targets = [Target("wall", KITD, KIT, 1.0, wall), Target("CPU", KITD, KIT, 1.0, cpu)]
+        show(f"pack {title}, until safe", results, targets, size=size)
+        read = max(cost.read for cost in results[KITD]) / size
+        verdict("bytes read by the client, in trees", read, 1.05, "x")
+    shutil.rmtree(trees)
+
+
+def _pack_cases(tree: Path) -> list[Case]:
+    @contextlib.contextmanager
+    def by_kit(place: Path) -> Iterator[Job]:
+        empty(place)
+        yield Job([timed_kit(place, "pack", str(tree), "-t", "bench/bench:v1"), until_safe(place)])
+
+    @contextlib.contextmanager
+    def by_kitd(place: Path) -> Iterator[Job]:
+        with kitd(empty(place) / "kitd") as daemon:
+            command = [KITCTL, "pack", str(tree), "-t", "bench/bench:v1"]
+            yield Job([command], daemon.environment, daemon.pid)
+
+    return [*if_here(KIT, by_kit), Case(KITD, by_kitd)]
+
+
+def unpack(bench: Bench) -> None:
+    count = 3000 if bench.quick else 15_000
+    tree = inputs.small_files(empty(bench.home / "tree") / "files", count, _FILE)
+    for kind, most in (("ext4", 0.8), ("xfs", 0.6)):
+        with file_system(kind, bench.home, 5 * count * _FILE + GIB) as mount:
+            with kitd(mount / "kitd") as daemon:
+                results = _unpack_on(bench, mount, tree, daemon)
+        targets = [
+            Target("unpack", KITD, KIT, most, wall),
+            Target("path, first", _PATH, KIT, 0.2, wall),
+            Target("path, again", _PATH_AGAIN, KIT, 0.05, wall),
+        ]
+        show(f"unpack {count} files of 50 KiB on fresh {kind}, until safe", results, targets)
+    shutil.rmtree(bench.home / "tree")
+
+
+def _unpack_on(bench: Bench, mount: Path, tree: Path, daemon: Kitd) -> dict[str, list]:
+    # A snapshot is made once a kit: one more version, with the same files, for each round.
+    references = [f"bench/bench:v{number}" for number in range(bench.rounds)]
+    for number, reference in enumerate(references):
+        inputs.rename(tree, f"1.0.{number}")
+        daemon.do("pack", str(tree), "-t", reference)
+    if shutil.which("kit"):
+        timed(Job([timed_kit(mount, "pack", str(tree), "-t", "bench/bench:v0")]))
+    fresh = iter(references)
+
+    @contextlib.contextmanager
+    def by_kit(place: Path) -> Iterator[Job]:
+        empty(place)
+        command = timed_kit(mount, "unpack", "bench/bench:v0", "-d", str(place / "out"))
+        yield Job([command, until_safe(place)])
+        shutil.rmtree(place)
+
+    @contextlib.contextmanager
+    def by_kitd(place: Path) -> Iterator[Job]:
+        empty(place)
+        command = [KITCTL, "unpack", references[0], "-d", str(place / "out")]
+        yield Job([command], daemon.environment, daemon.pid)
+        shutil.rmtree(place)
+
+    @contextlib.contextmanager
+    def by_path(_: Path) -> Iterator[Job]:
+        yield Job([[KITCTL, "path", next(fresh)]], daemon.environment, daemon.pid)
+
+    @contextlib.contextmanager
+    def by_path_again(_: Path) -> Iterator[Job]:
+        daemon.do("path", references[0])
+        yield Job([[KITCTL, "path", references[0]]], daemon.environment, daemon.pid)
+
+    cases = [*if_here(KIT, by_kit), Case(KITD, by_kitd), Case(_PATH, by_path), Case(_PATH_AGAIN, by_path_again)]
+    return interleave(cases, bench.rounds, mount / "run")
+
+
+def start(bench: Bench) -> None:
+    python, version, listing = "python -c pass", "kitctl version", "kitctl list"
+    with kitd(empty(bench.place) / "kitd") as daemon:
+
+        def case(name: str, command: list[str]) -> Case:
+            @contextlib.contextmanager
+            def setting(_: Path) -> Iterator[Job]:
+                yield Job([command], daemon.environment)
+
+            return Case(name, setting)
+
+        results = interleave(
+            [
+                case(python, [sys.executable, "-c", "pass"]),
+                case(version, [KITCTL, "version"]),
+                case(listing, [KITCTL, "list"]),
+            ],
+            7 * bench.rounds,
+            bench.place,
+        )
+    targets = [Target("wall", version, python, 2.2, wall), Target("wall", listing, python, 4.0, wall)]
+    show("start of a process, with a daemon running", results, targets)
