@@ -1,7 +1,7 @@
 """push: a kit from the store to a registry."""
 
 from kitd.content.store import ContentStore
-from kitd.kits.load import known_digests, load_kit, require
+from kitd.kits.load import StoredKit, known_digests, load_kit, require
 from kitd.progress import Progress
 from kitd.registry.transport import Access, Transport
 from kitd.spec.digest import Digest
@@ -53,7 +53,7 @@ async def push(
             destination.tag or stored.record.manifest,
             stored.kit,
             stored.manifest,
-            mount_from=await _mount_sources(store, destination),
+            mount_from=await _mount_sources(store, destination, stored),
             progress=progress,
         )
     return Pushed(
@@ -64,12 +64,13 @@ async def push(
     )
 
 
-async def _mount_sources(store: ContentStore, destination: Reference) -> MountSources:
-    """Repositories of the same registry where a layer was seen. A try that fails costs a request, so few are tried."""
+async def _mount_sources(store: ContentStore, destination: Reference, stored: StoredKit) -> MountSources:
+    """Repositories of the same registry where a blob was seen. A try that fails costs a request, so few are tried."""
     host = f"{destination.registry}/"
     seen: dict[Digest, dict[str, None]] = {}
     for row in await store.tags():
         if row.name.startswith(host) and row.name != destination.name:
-            for digest in row.record.selected:
+            same = row.record.manifest == stored.record.manifest
+            for digest in (*row.record.selected, *([stored.kit.manifest.config.digest] if same else [])):
                 seen.setdefault(digest, {})[row.name.removeprefix(host)] = None
     return lambda digest: list(seen.get(digest, ()))[:MOUNT_SOURCES]

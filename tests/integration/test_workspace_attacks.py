@@ -1,27 +1,36 @@
 """Attacks on a workspace from either side, with real processes of three users.
 
-The daemon runs as one uid in a mount namespace where the user's tree is empty; the user's client as another; a
-stranger as a third, who may write into a directory that the user shares.
+The daemon runs as one uid in a mount namespace where the user's tree is empty; the user's client as another;
+a stranger as a third, who may write into a directory that the user shares.
 """
 
 import fcntl
-import json
 import os
-import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
+from integration.workspace_scene import (
+    MIB,
+    PACK,
+    STRANGER,
+    USER,
+    Client,
+    Scene,
+    as_user,
+    code,
+    hammer,
+    opened,
+    unpack,
+)
 from unit.workspace.scripted import ClientPeer
 
 from kitd_client.api.jobs import Failed, Succeeded
@@ -30,6 +39,7 @@ from kitd_client.api.workspace import (
     Check,
     Checked,
     End,
+    EntryRow,
     ListingRow,
     Listings,
     Read,
@@ -45,173 +55,11 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="changes users and mounts: run as root"),
 ]
 
-DAEMON, USER, STRANGER = 64001, 64002, 64003
-HERE = Path(__file__).parent
-SILENCE = 2.0
-MIB = 1 << 20
-
-
-def as_user(uid: int, *command: str | Path) -> list[str]:
-    return [
-        "setpriv",
-        f"--reuid={uid}",
-        f"--regid={uid}",
-        "--clear-groups",
-        "--inh-caps=-all",
-        "--bounding-set=-all",
-        *map(str, command),
-    ]
-
-
-class Scene:
-    """Places and people."""
-
-    def __init__(self, root: Path) -> None:
-        self.socket = root / "run" / "kitd.sock"
-        self.store = self._make(root / "store", DAEMON, 0o700)
-        self.home = self._make(root / "home", USER, 0o755)
-        self.tree = self._make(self.home / "tree", USER, 0o777)
-        """Shared: anybody may write here."""
-        self.private = self._make(self.home / "private", USER, 0o700)
-        self._make(self.socket.parent, DAEMON, 0o755)
-        self._put(self.private / "secret", b"the user's secret", USER, 0o600)
-        self._put(self.store / "object", b"content" * 1000, DAEMON, 0o444)
-
-    @staticmethod
-    def _make(path: Path, uid: int, mode: int) -> Path:
-        path.mkdir()
-        os.chown(path, uid, uid)
-        path.chmod(mode)
-        return path
-
-    def _put(self, path: Path, content: bytes, uid: int, mode: int) -> None:
-        path.write_bytes(content)
-        os.chown(path, uid, uid)
-        path.chmod(mode)
-
-    def put(self, name: str, content: bytes) -> Path:
-        """A file of the user in the shared tree."""
-        path = self.tree / name
-        self._put(path, content, USER, 0o666)
-        return path
-
-    def names(self, path: Path | None = None) -> set[str]:
-        top = path or self.tree
-        return {str(each.relative_to(top)) for each in top.rglob("*")}
-
-    def status(self) -> dict[str, Any]:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
-            sock.connect(str(self.socket))
-            sock.sendall(json.dumps({"status": str(self.home)}).encode() + b"\n")
-            answer = b""
-            while piece := sock.recv(65536):
-                answer += piece
-        found: dict[str, Any] = json.loads(answer)
-        return found
-
-    @contextmanager
-    def client(self, request: dict[str, object], *flags: str, target: Path | None = None) -> Iterator["Client"]:
-        """An honest client of the user, on the shared tree."""
-        process = subprocess.Popen(
-            as_user(
-                USER,
-                sys.executable,
-                HERE / "workspace_client.py",
-                self.socket,
-                target or self.tree,
-                json.dumps(request),
-                *flags,
-            ),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        with process:
-            try:
-                yield Client(process)
-            finally:
-                process.kill()
-
-    def run(self, request: dict[str, object], *flags: str, target: Path | None = None) -> dict[str, Any]:
-        with self.client(request, *flags, target=target) as client:
-            return client.last()
-
-    @contextmanager
-    def raw(self, uid: int, request: dict[str, object]) -> Iterator[ClientPeer]:
-        """A connection that is another uid's, as the kernel tells the daemon, and says what the test wants."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            _connect_as(uid, sock, self.socket)
-            sock.sendall(json.dumps(request).encode() + b"\n")
-            yield ClientPeer(sock)
-
-
-class Client:
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def line(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        found: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return found
-
-    def until(self, step: str) -> None:
-        """Returns when the daemon has done `step`; the client waits."""
-        assert self.line() == {"event": "warned", "message": step}
-
-    def go_on(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def last(self) -> dict[str, Any]:
-        while (found := self.line())["event"] == "warned":
-            self.go_on()
-        return found
-
-
-def _connect_as(uid: int, sock: socket.socket, path: Path) -> None:
-    """The credentials of a connection are those of the thread at the moment it connects."""
-    os.setresuid(-1, uid, -1)
-    try:
-        sock.connect(str(path))
-    finally:
-        os.setresuid(-1, 0, -1)
-
-
-def code(ended: dict[str, Any]) -> str:
-    assert ended["event"] == "failed", ended
-    found: str = ended["problem"]["code"]
-    return found
-
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    root = Path(tempfile.mkdtemp(prefix="kitd-attacks-"))
-    root.chmod(0o755)
-    probe = as_user(USER, sys.executable, "-c", "import kitd, kitd_client")
-    if subprocess.run(probe, check=False, capture_output=True).returncode:
-        pytest.skip("other users cannot read this checkout or its virtual environment")
-    scene = Scene(root)
-    daemon = as_user(
-        DAEMON, sys.executable, HERE / "workspace_daemon.py", scene.socket, scene.store, str(SILENCE)
-    )
-    hidden = f'mount -t tmpfs -o mode=755 none "{scene.home}" && exec "$@"'
-    process = subprocess.Popen(
-        ["unshare", "--mount", "--propagation=private", "sh", "-c", hidden, "sh", *daemon],
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)),  # noqa: PLW1509 - one thread
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    with opened() as scene:
         yield scene
-        assert process.poll() is None, "the daemon has died of an attack"
-    finally:
-        process.kill()
-        with process:
-            shutil.rmtree(root)
 
 
 @pytest.fixture(autouse=True)
@@ -226,18 +74,6 @@ def clean(scene: Scene) -> Iterator[None]:
     assert after["lent"] == 0
     for path in scene.tree.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def hammer(uid: int, program: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
-    """A process of another user that repeats something as fast as it can."""
-    return subprocess.Popen(as_user(uid, sys.executable, "-c", program, *arguments))
-
-
-PACK: dict[str, object] = {"verb": "pack"}
-
-
-def unpack(*paths: str, **more: object) -> dict[str, object]:
-    return {"verb": "unpack", "members": [[path, "object"] for path in paths], **more}
 
 
 # -- the honest case, without which no attack proves anything ------------------------------------
@@ -395,7 +231,8 @@ def test_a_link_planted_between_the_steps_leads_nowhere(scene: Scene, step: str,
 
 
 def test_a_link_swapped_in_ten_thousand_times_leads_nowhere(scene: Scene) -> None:
-    """The stranger swaps a directory of the shared tree for a link into the user's private one, all the time."""
+    """The stranger swaps a directory of the shared tree for a link into the user's private one, all the
+    time."""
     (scene.tree / "d").mkdir(mode=0o777)
     os.chown(scene.tree / "d", STRANGER, STRANGER)
     (scene.tree / "d").chmod(0o777)
@@ -441,13 +278,16 @@ def test_staging_names_planted_by_a_stranger_are_left_alone(scene: Scene) -> Non
 
 
 def test_a_staging_directory_taken_away_by_a_stranger(scene: Scene) -> None:
-    """He may rename what lies in the shared tree, but not look into it; and it stays what the client writes to."""
+    """He may rename what lies in the shared tree, but not look into it; and it stays what the client writes
+    to."""
     take = "import os, sys; os.rename(sys.argv[1], sys.argv[2]); os.symlink(sys.argv[3], sys.argv[1])"
     with scene.client(unpack("x", "d/y"), "step") as client:
         client.until("checked")
         (staging,) = scene.tree.glob(".kitd-unpack-*")
         moved = scene.tree / "moved"
-        subprocess.run(as_user(STRANGER, sys.executable, "-c", take, staging, moved, scene.private), check=True)
+        subprocess.run(
+            as_user(STRANGER, sys.executable, "-c", take, staging, moved, scene.private), check=True
+        )
         look = as_user(STRANGER, sys.executable, "-c", "import os, sys; os.listdir(sys.argv[1])", moved)
         assert subprocess.run(look, check=False, capture_output=True).returncode
         client.go_on()
@@ -515,10 +355,10 @@ def test_a_full_file_system_leaves_nothing(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/kitd-attack", "a/../../x", ".", "a//b", "d/.."])
-@pytest.mark.parametrize("checked", [True, False])
-def test_names_that_no_daemon_should_say(scene: Scene, name: str, checked: bool) -> None:
+@pytest.mark.parametrize("first", ["check", "write"])
+def test_names_that_no_daemon_should_say(scene: Scene, name: str, first: str) -> None:
     home = scene.names(scene.home)
-    ended = scene.run(unpack("fine", name, unchecked=not checked))
+    ended = scene.run(unpack("fine", name, unchecked=first == "write"))
     assert code(ended) == "protocol_error"
     assert scene.names(scene.home) == home
     assert not Path("/tmp/kitd-attack").exists()
@@ -534,8 +374,6 @@ def ended(peer: ClientPeer) -> str:
 
 
 def begin_reading(peer: ClientPeer, size: int) -> None:
-    from kitd_client.api.workspace import EntryRow
-
     peer.greet()
     peer.asked(Scan)
     peer.send(Listings([ListingRow(0, [EntryRow(b"f", "file", 0o644, size)])], last=True))
@@ -580,7 +418,7 @@ def test_silence_ends_the_connection_and_no_other(scene: Scene, after: str) -> N
     with scene.raw(STRANGER, PACK) as peer:
         if after == "half a frame":
             peer.greet()
-            peer.raw(encode_frame(Alive())[:7])
+            peer.raw(bytes(encode_frame(Alive()))[:7])
             peer.body()
         elif after == "half the bytes":
             begin_reading(peer, 10)
@@ -632,7 +470,8 @@ path = "/proc/self/fd/0"
 print(*(refused(attempt) for attempt in (
     lambda: os.open(path, os.O_RDWR), lambda: os.open(path, os.O_WRONLY), lambda: os.truncate(path, 0),
     lambda: os.write(0, b"x"), lambda: os.ftruncate(0, 0), lambda: os.fchmod(0, 0o666),
-    lambda: os.utime(0), lambda: os.setxattr(0, "user.x", b"x"), lambda: os.link(path, "/tmp/kitd-attack-link"),
+    lambda: os.utime(0), lambda: os.setxattr(0, "user.x", b"x"), lambda: os.link(path,
+    "/tmp/kitd-attack-link"),
 )), os.pread(0, 7, 0).decode())
 """
 
@@ -658,11 +497,16 @@ def test_a_lent_descriptor_cannot_be_made_to_write(scene: Scene, uid: int) -> No
     assert len(refusals) == 9
     assert "allowed" not in refusals
     after = (scene.store / "object").stat()
-    assert (after.st_mtime_ns, after.st_mode, after.st_size) == (before.st_mtime_ns, before.st_mode, before.st_size)
+    assert (after.st_mtime_ns, after.st_mode, after.st_size) == (
+        before.st_mtime_ns,
+        before.st_mode,
+        before.st_size,
+    )
 
 
 def test_unread_descriptors_of_one_user_do_not_stop_another(scene: Scene) -> None:
-    """64 in each of many sockets would be over what the kernel allows the daemon's uid: it never gets there."""
+    """64 in each of many sockets would be over what the kernel allows the daemon's uid: it never gets
+    there."""
     many = unpack(*(f"f{number}" for number in range(64)))
     failures = len(scene.status()["failures"])
     peers: list[ClientPeer] = []

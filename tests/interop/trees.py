@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import stat
 import subprocess
 from collections.abc import Mapping
@@ -44,9 +43,10 @@ def tree_of(root: Path, *, without: str = "") -> dict[str, Found]:
     return tree
 
 
-def contents_of(root: Path) -> dict[str, bytes]:
+def contents_of(root: Path, *, without: str = "") -> dict[str, bytes]:
     """The files below a directory, by relative path."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    names = {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in names.items() if name != without}
 
 
 def make_tree(root: Path, files: Mapping[str, bytes | str]) -> Path:
@@ -150,11 +150,3 @@ def without_digests(value: object) -> object:
     if isinstance(value, dict):
         return {key: without_digests(each) for key, each in value.items() if key not in {"digest", "diffId"}}
     return [without_digests(each) for each in value] if isinstance(value, list) else value
-
-
-def modes_of(tree: Mapping[str, Found]) -> dict[str, int]:
-    return {name: found.mode for name, found in tree.items()}
-
-
-def readable(path: Path) -> bool:
-    return os.access(path, os.R_OK)

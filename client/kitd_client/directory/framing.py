@@ -24,7 +24,7 @@ from kitd_client.api.workspace import (
 )
 
 
-class HungUp(Exception):  # noqa: N818 - no failure by itself: the daemon's last word is still to be read
+class HungUp(Exception):
     """The daemon takes no more bytes: it has ended the job, or is gone."""
 
 

@@ -174,7 +174,7 @@ class _Service:
         elif isinstance(request, ReadSmall):
             read_small(self._connection, self._root, request.path, request.limit)
         elif isinstance(request, Read):
-            self._reader.read(request.files, self._teller(request.item, request.done))
+            self._reader.read(request.files, self._teller(request.item, request.done, "workspace"))
         else:
             raise ProtocolError("the daemon wants to write to a directory that is packed")
 
@@ -197,12 +197,12 @@ class _Service:
         lent = self._connection.receive_descriptors(count) if count else []
         try:
             with self._connection.working():
-                self._target.write(request.members, lent, self._teller(request.item, request.done))
+                self._target.write(request.members, lent, self._teller(request.item, request.done, "local"))
         finally:
             close_all(lent)
         self._connection.send(Written())
 
-    def _teller(self, item: str, done: int) -> Callable[[int], None]:
+    def _teller(self, item: str, done: int, source: str) -> Callable[[int], None]:
         """Tells of bytes as they move: the daemon cannot, in the middle of a turn."""
         last = time.monotonic()
 
@@ -212,7 +212,7 @@ class _Service:
             now = time.monotonic()
             if item and now - last >= _TELL_SECONDS:
                 last = now
-                self._on_event(Moved(item, "workspace", done))
+                self._on_event(Moved(item, source, done))
 
         return tell
 

@@ -596,7 +596,7 @@ def test_the_client_tells_of_bytes_it_writes(
     with client_end(target, create=True) as served:
         write(served, [file("f", b"12"), file("g", b"345")], {}, store)
         served.end()
-    assert served.events == [Moved("files", "workspace", 102), Moved("files", "workspace", 105)]
+    assert served.events == [Moved("files", "local", 102), Moved("files", "local", 105)]
 
 
 def test_descriptors_are_closed_after_everything(target: Path, store: Path) -> None:
