@@ -117,6 +117,8 @@ class TransferSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of all transfers together, both directions."""
     stall_timeout: Duration = Duration(30)
     """A connection that brings nothing for so long is given up."""
+    trusted_realms: dict[str, tuple[str, ...]] = {}
+    """By registry host: token services on other hosts that may see its credentials."""
 
 
 class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

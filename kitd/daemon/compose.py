@@ -110,6 +110,7 @@ def _transport_settings(settings: Settings) -> TransportSettings:
         connections_per_host=settings.transfer.connections_per_host,
         stall_timeout=settings.transfer.stall_timeout,
         limit_rate=settings.transfer.rate_limit,
+        trusted_realms=settings.transfer.trusted_realms,
     )
 
 

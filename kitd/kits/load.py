@@ -36,7 +36,17 @@ async def load_kit(store: ContentStore, reference: Reference) -> StoredKit:
 
 
 async def load_parents(store: ContentStore, stored: StoredKit) -> list[StoredKit]:
-    """The parents of a kit, as they were when it was pulled or packed; the nearest first."""
+    """The parents of a kit, as they were when it was pulled or packed; the nearest first.
+
+    Raises:
+        KitIncomplete: the kit came without its parents (somebody pushed it here).
+    """
+    if stored.kit.parent is not None and not stored.record.parents:
+        raise KitIncomplete(
+            f"{stored.reference} is here without its parent {stored.kit.parent}",
+            hint=f"kitctl pull {stored.reference}",
+            reference=str(stored.reference),
+        )
     return [
         await _load(
             store, stored.reference, KitRecord(manifest=digest, selected=(), complete=False, parents=())

@@ -73,8 +73,12 @@ class Endpoint:
         return URL(f"{self.route.origin}{path}", encoded=True)
 
     def owns(self, url: URL) -> bool:
-        """Whether a URL is of the registry's own origin: credentials may go there."""
-        return same_origin(url, self.route.origin)
+        """Whether a URL is of the registry's own origin: credentials may go there.
+
+        On loopback both schemes are its own: which one it speaks may be found out anew between two answers.
+        """
+        routes = (self._tls, self._plain) if self._may_be_plain else (self.route,)
+        return any(same_origin(url, route.origin) for route in routes)
 
     @contextlib.asynccontextmanager
     async def asked(

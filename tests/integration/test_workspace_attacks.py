@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from integration.workspace_scene import (
+    DAEMON,
     MIB,
     PACK,
     STRANGER,

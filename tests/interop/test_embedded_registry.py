@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from fakes.daemon import Daemon, StartDaemon
 from fakes.figures import Figures
-from fakes.kits import FakeLayer, large_kit, make_kit, put_kit, small_kit, some_bytes, tar_of
+from fakes.kits import FakeKit, FakeLayer, make_kit, put_kit, some_bytes, tar_of
 from fakes.real import Skopeo
 from fakes.registry import ScriptedRegistry
 from fakes.shelves import MANIFEST, digest_of
@@ -79,6 +79,17 @@ def tree(source: Path) -> Path:
     return make_tree(source, {"Kitfile": KITFILE, "src/a.py": "a = 1\n", **model})
 
 
+def _kit_of_its_own(seed: int) -> FakeKit:
+    """No layer of it is in another test's kit: whatever blob is here is served under every name."""
+    return make_kit(
+        [
+            FakeLayer("model", "weights", {"weights/a.bin": some_bytes(5000, seed)}),
+            FakeLayer("code", "src", {"src/main.py": b"print(%d)\n" % seed}),
+            FakeLayer("docs", "README.md", {"README.md": b"# %d\n" % seed}),
+        ]
+    )
+
+
 # -- other programs ------------------------------------------------------------------------------
 
 
@@ -86,7 +97,7 @@ def tree(source: Path) -> Path:
 def test_skopeo_copies_out_and_in(
     face: Face, client: Client, skopeo: Skopeo, tree: Path, tmp_path: Path
 ) -> None:
-    packed = client.pack(tree, tags=["localhost/skopeo/out:v1"])
+    packed = client.pack(tree, tags=["skopeo/out:v1"])
     layout = f"oci:{tmp_path / 'layout'}:v1"
     skopeo.copy(f"docker://{face.address}/skopeo/out:v1", layout)
     (entry,) = json.loads((tmp_path / "layout" / "index.json").read_bytes())["manifests"]
@@ -95,20 +106,20 @@ def test_skopeo_copies_out_and_in(
         blob = tmp_path / "layout" / "blobs" / "sha256" / layer.digest[7:]
         assert digest_of(blob.read_bytes()) == layer.digest
     skopeo.copy(layout, f"docker://{face.address}/skopeo/in:v2")
-    assert client.inspect("localhost/skopeo/in:v2").digest == packed.digest
+    assert client.inspect("skopeo/in:v2").digest == packed.digest
     golden = Golden("gz")
     skopeo.copy(f"oci:{golden.layout}:v1", f"docker://{face.address}/skopeo/golden:v1")
-    client.unpack("localhost/skopeo/golden:v1", tmp_path / "out")
+    client.unpack("skopeo/golden:v1", tmp_path / "out")
     assert contents_of(tmp_path / "out").keys() == {*golden.members, "Kitfile"}
 
 
 @pytest.fixture
-def kit(tmp_path: Path) -> Iterator[list[str]]:
+def kit(tmp_path: Path) -> list[str]:
     """kit itself, with a storage of its own; no test needs it."""
     binary = shutil.which("kit")
     if binary is None:
         pytest.skip("kit is not on PATH: build it from its public source (`go build -o kit`)")
-    yield [
+    return [
         "env",
         "-i",
         f"HOME={tmp_path}",
@@ -126,10 +137,10 @@ def test_kit_pushes_and_pulls(kit: list[str], face: Face, client: Client, tree: 
     theirs, ours = f"{face.address}/kit/theirs:v1", f"{face.address}/kit/ours:v1"
     run("pack", str(tree), "-t", theirs)
     run("push", theirs, "--plain-http")
-    client.unpack("localhost/kit/theirs:v1", tmp_path / "out")
+    client.unpack("kit/theirs:v1", tmp_path / "out")
     assert contents_of(tmp_path / "out", without="Kitfile") == contents_of(tree, without="Kitfile")
-    packed = client.pack(tree, tags=["localhost/kit/ours:v1"])
-    layers = json.loads(bytes(client.inspect("localhost/kit/theirs:v1").manifest))["layers"]
+    packed = client.pack(tree, tags=["kit/ours:v1"])
+    layers = json.loads(bytes(client.inspect("kit/theirs:v1").manifest))["layers"]
     assert [layer.digest for layer in packed.layers] == [layer["digest"] for layer in layers]
     run("pull", ours, "--plain-http")
     run("unpack", ours, "-d", str(tmp_path / "back"))
@@ -139,25 +150,25 @@ def test_kit_pushes_and_pulls(kit: list[str], face: Face, client: Client, tree: 
 def test_what_is_packed_here_is_pulled_there(
     face: Face, client: Client, other: Daemon, tree: Path, tmp_path: Path
 ) -> None:
-    packed = client.pack(tree, tags=["localhost/peers/kit:v1"])
+    packed = client.pack(tree, tags=["peers/kit:v1"])
     reference = f"{face.address}/peers/kit:v1"
     pulled = json.loads(other.kitctl("pull", reference, "--format", "json").stdout)
     assert (pulled["digest"], pulled["fetched"]) == (packed.digest, {face.address: packed.size})
     other.kitctl("unpack", reference, "-d", tmp_path / "out")
     assert contents_of(tmp_path / "out", without="Kitfile") == contents_of(tree, without="Kitfile")
     # And the other way: pushed from there, it is a kit of this store.
-    other.kitctl("tag", reference, "localhost/pushed:v1")
-    other.kitctl("push", "localhost/pushed:v1", f"{face.address}/peers/pushed:v1")
-    assert client.inspect("localhost/peers/pushed:v1").digest == packed.digest
+    other.kitctl("tag", reference, "pushed:v1")
+    other.kitctl("push", "pushed:v1", f"{face.address}/peers/pushed:v1")
+    assert client.inspect("peers/pushed:v1").digest == packed.digest
 
 
 def test_a_partial_kit_has_no_more_than_it_has(
     face: Face, client: Client, other: Daemon, shelf: ScriptedRegistry
 ) -> None:
-    kit = small_kit(7)
+    kit = _kit_of_its_own(7)
     put_kit(shelf, kit, "face/partial")
     client.pull(f"{shelf.host}/face/partial:v1", filters=["model"])
-    client.tag(f"{shelf.host}/face/partial:v1", "localhost/face/partial:v1")
+    client.tag(f"{shelf.host}/face/partial:v1", "face/partial:v1")
     model, code, _ = kit.layer_digests
     assert face.ask("GET", f"/v2/face/partial/blobs/{model}").body == kit.layers[0]
     missing = face.ask("GET", f"/v2/face/partial/blobs/{code}")
@@ -172,7 +183,7 @@ def test_a_partial_kit_has_no_more_than_it_has(
 
 
 def test_a_mirror_asks_with_the_registrys_name(face: Face, client: Client, shelf: ScriptedRegistry) -> None:
-    kit = small_kit(8)
+    kit = _kit_of_its_own(8)
     put_kit(shelf, kit, "face/mirrored")
     client.pull(f"{shelf.host}/face/mirrored:v1")
     target = f"/v2/face/mirrored/manifests/v1?ns={shelf.host}"
@@ -231,7 +242,7 @@ def test_a_range_beyond_the_end_and_the_head_of_a_blob(face: Face) -> None:
 
 
 def test_every_range_of_a_recipe_reads_back(face: Face, client: Client, tree: Path) -> None:
-    packed = client.pack(tree, tags=["localhost/face/recipe:v1"])
+    packed = client.pack(tree, tags=["face/recipe:v1"])
     target = f"/v2/face/recipe/blobs/{packed.layers[0].digest}"
     whole = face.ask("GET", target).body
     assert digest_of(whole) == packed.layers[0].digest
@@ -241,7 +252,7 @@ def test_every_range_of_a_recipe_reads_back(face: Face, client: Client, tree: Pa
 
 
 def test_manifests_by_tag_and_digest_and_the_tags(face: Face, client: Client, tree: Path) -> None:
-    tags = [f"localhost/face/tags:{tag}" for tag in ("b", "a", "d", "c", "latest")]
+    tags = [f"face/tags:{tag}" for tag in ("b", "a", "d", "c", "latest")]
     packed = client.pack(tree, tags=tags)
     by_tag = face.ask("GET", "/v2/face/tags/manifests/a")
     by_digest = face.ask("GET", f"/v2/face/tags/manifests/{packed.digest}")
@@ -262,17 +273,17 @@ def test_manifests_by_tag_and_digest_and_the_tags(face: Face, client: Client, tr
 
 
 def test_a_manifest_needs_its_blobs(face: Face, client: Client) -> None:
-    kit = small_kit(9)
+    kit = _kit_of_its_own(9)
     for blob in (kit.config, *kit.layers[:-1]):
         face.upload("face/needs", blob)
     target = "/v2/face/needs/manifests/v1"
     refused = face.ask("PUT", target, kit.manifest, {"Content-Type": MANIFEST})
     assert (refused.status, refused.code) == (400, "MANIFEST_BLOB_UNKNOWN")
-    assert client.list("localhost/face/needs") == []
+    assert client.list("face/needs") == []
     assert face.ask("GET", target).status == 404
     face.upload("face/needs", kit.layers[-1])
     assert face.ask("PUT", target, kit.manifest, {"Content-Type": MANIFEST}).status == 201
-    assert client.inspect("localhost/face/needs:v1").digest == kit.digest
+    assert client.inspect("face/needs:v1").digest == kit.digest
 
 
 def test_an_upload_goes_on_where_it_is(face: Face) -> None:
@@ -319,7 +330,10 @@ def test_there_is_one_copy_on_disk(
     form: str, start_daemon: StartDaemon, shelf: ScriptedRegistry, figures: Figures
 ) -> None:
     if form == "one file of 256 MiB":
-        kit = large_kit(256 * MIB)
+        data = (
+            some_bytes(64 * MIB) + some_bytes(64 * MIB, 1) + some_bytes(64 * MIB, 2) + some_bytes(64 * MIB, 3)
+        )
+        kit = make_kit([FakeLayer("model", "model.bin", {"model.bin": data})])
     else:
         pool = some_bytes(10 * 1024 + 26_214)
         files = {
