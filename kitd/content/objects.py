@@ -6,7 +6,7 @@ they are used.
 """
 
 # Paths come by the hundred thousand here: they stay plain strings.
-# ruff: noqa: PTH104, PTH108, PTH110, PTH116, PTH120
+# ruff: noqa: PTH104, PTH108, PTH116, PTH120
 
 import errno
 import hashlib
