@@ -61,9 +61,10 @@ class Tally:
         self.items[event.item] = Item(event.total, event.done)
 
     def moved(self, event: Moved) -> None:
-        item = self.items.setdefault(event.item, Item(event.done, 0))
+        item = self.items.setdefault(event.item, Item(0, 0))
         self._moved += max(0, event.done - item.done)
         item.done, item.source = event.done, event.source
+        item.total = max(item.total, item.done)
         now = self._clock()
         self._samples.append((now, self._moved))
         while len(self._samples) > 1 and self._samples[0][0] < now - _WINDOW:

@@ -151,8 +151,8 @@ class BlobWriter:
         member, self.unfinished = self.unfinished, None
         if member is None:
             return
-        if member.size is not None and not member.received:
-            member.close()  # the blob ends with a header; there is no object
+        if not member.received and not self._whole:
+            member.close()  # the blob ends before the object's first byte
             return
         if member.buffer is not None:
             digest = Digest("sha256:" + hashlib.sha256(member.buffer).hexdigest())

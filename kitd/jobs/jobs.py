@@ -115,25 +115,33 @@ class Job:
         if self._stopping or not self.scope.cancel_called:
             stopping = DaemonStopping(
                 f"kitd was stopped while it did {self.verb} {self.reference}",
-                kept=self._kept or None,
+                kept=self.kept or None,
                 hint="ask again",
             )
             return Failed(problem=stopping.problem())
-        return CancelledEvent(kept=self._kept)
+        return CancelledEvent(kept=self.kept)
+
+    @property
+    def kept(self) -> str:
+        """What an interruption leaves, with today's figures; empty while nothing has begun."""
+        if not self.news.total:
+            return ""
+        return self._kept.format(done=_mebibytes(self.news.done), total=_mebibytes(self.news.total))
 
     async def _outcome(self, work: Callable[[Progress], Awaitable[Result]]) -> Terminal:
         try:
             return Succeeded(result=await work(self.news))
         except Cancelled as error:
-            return CancelledEvent(kept=error.kept or self._kept)
+            return CancelledEvent(kept=error.kept or self.kept)
         except KitdError as error:
             _log.info("job %s, %s %s: %s", self.id, self.verb, self.reference, error.message)
+            error.kept = error.kept or self.kept or None
             return Failed(problem=error.problem())
         except Exception:  # noqa: BLE001 - a bug of ours ends its job, never the daemon
             _log.exception("job %s, %s %s: internal error", self.id, self.verb, self.reference)
             problem = Internal(
                 f"internal error while kitd did {self.verb} {self.reference}",
-                kept=self._kept or None,
+                kept=self.kept or None,
                 hint=f"kitd's log has the trace: look for job {self.id}",
             ).problem()
             return Failed(problem=problem)
@@ -180,7 +188,7 @@ class Jobs:
             reference: the same.
             uid: whose job it is: he and root may see and cancel it.
             run: does the work, speaks to its Progress.
-            kept: what is kept when the job is interrupted, for the person who asks.
+            kept: what is kept when the job is interrupted, for the person who asks; may name `{done}` and `{total}`.
 
         Raises:
             DaemonStopping: the daemon takes no more work.
@@ -238,3 +246,7 @@ class Jobs:
         ended = [job.id for job in self._jobs.values() if job.state != "running"]
         for job_id in ended[: max(0, len(ended) - _REMEMBERED)]:
             del self._jobs[job_id]
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB"

@@ -11,6 +11,7 @@ from kitd.spec.kitfile import encode_kitfile
 from kitd.spec.modelkit import parse_filters
 from kitd.spec.reference import parse_reference
 from kitd.workspace import MemberToWrite, Workspace
+from kitd_client.api.errors import ArchiveInvalid
 from kitd_client.api.jobs import Unpacked, UnpackRequest
 
 BATCH_DESCRIPTORS = 64
@@ -66,6 +67,12 @@ def _members(stored: StoredKit, wanted: Wanted, entries: Sequence[TreeEntry]) ->
         (MemberToWrite(entry.path, entry.is_dir, entry.mode, entry.size), entry.digest) for entry in entries
     ]
     if wanted.kitfile:
+        if any(entry.path.partition("/")[0] == KITFILE for entry in entries):
+            raise ArchiveInvalid(
+                f"a layer holds {KITFILE!r}, which is where the kit's own Kitfile goes",
+                hint="choose layers with --filter: without `kitfile` it is not written",
+                member=KITFILE,
+            )
         text = encode_kitfile(stored.kit.kitfile)
         members.append((MemberToWrite(KITFILE, False, KITFILE_MODE, len(text), text), None))
     return members

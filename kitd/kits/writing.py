@@ -5,6 +5,8 @@ import zipfile
 from collections.abc import Sequence
 from typing import Protocol
 
+from anyio.lowlevel import checkpoint
+
 from kitd.content.ingest import BlobIngest
 from kitd.content.leases import Lease
 from kitd.content.store import ContentStore
@@ -147,6 +149,8 @@ async def _read(
     members = members_of(plan)
     progress.began(item, sum(member.size for member in members), 0)
     files = [FileToRead(member.name, member.size) for member in members if member.size]
+    # Nothing can be said in the middle of a turn: the beginning is told before the first one.
+    await checkpoint()
     async for parts in workspace.read(files, item=item):
         await store.work(feeder.feed, parts)
         progress.moved(item, "workspace", sum(len(view) for _, view in parts))

@@ -14,22 +14,13 @@ from kitd.layer.ignore import IgnoreRules
 from kitd.layer.layer_walk import Entry, LayerWalk, member_of
 from kitd.layer.tar_header import Member
 from kitd.spec.entries import Kitfile
-from kitd.spec.media_types import Compression, LayerFormat, LayerKind, LayerType
-from kitd.spec.modelkit import Section, layer_entries
+from kitd.spec.media_types import Compression, LayerFormat, LayerType
+from kitd.spec.modelkit import LAYER_KINDS, Section, layer_entries
 from kitd.spec.paths import clean_path
 from kitd_client.api.errors import SourceUnreadable, SourceUnsuitable
 
 __all__ = ["Entry", "LayerPlan", "Selector"]
 
-_KINDS: Final[dict[Section, LayerKind]] = {
-    "model": "model",
-    "modelpart": "modelpart",
-    "code": "code",
-    "datasets": "dataset",
-    "docs": "docs",
-    "prompts": "code",
-    "mcpServers": "mcpb",
-}
 _ROOT: Final = ""
 
 
@@ -208,7 +199,7 @@ def _base(path: str) -> str:
 def _type(section: Section, layer_format: LayerFormat, compression: Compression) -> LayerType:
     if section == "mcpServers":
         return LayerType("mcpb", "raw", "none")
-    return LayerType(_KINDS[section], layer_format, compression)
+    return LayerType(LAYER_KINDS[section], layer_format, compression)
 
 
 def _paths(kitfile: Kitfile) -> Iterator[str]:

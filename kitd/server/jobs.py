@@ -35,7 +35,7 @@ class JobRoutes:
             wanted.reference,
             uid,
             lambda progress: self._verbs.pull(wanted, uid, progress),
-            kept="what was fetched stays in the store; the same pull goes on from there",
+            kept="{done} of {total} stay in the store; the same pull goes on from there",
         )
         return answer(JobStarted(id=job.id), status=202)
 

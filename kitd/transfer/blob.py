@@ -105,8 +105,12 @@ async def fetch_blob(
                 return
             news.began(ingest.offset)
             download = _Download(store, window, repository, descriptor, ingest, news)
-            if await download.run(patience):
-                return
+            try:
+                if await download.run(patience):
+                    return
+            finally:
+                # What came and was not appended is gone: from here on the truth is what the store has.
+                news.began(ingest.offset)
 
 
 class _Download:

@@ -1,11 +1,11 @@
 """Real daemons, shared by the tests of one module where they do not mind each other."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.daemon import Daemon
+from fakes.daemon import Daemon, clean_environment
 from fakes.registry import ScriptedRegistry
 from fakes.tools import free_port
 
@@ -21,30 +21,38 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield daemon
 
 
-@pytest.fixture
-def client(shared: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    """A client of the shared daemon in this process: nothing of this machine's user, umask 022."""
-    with clean_client(shared, monkeypatch) as found:
-        yield found
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A second daemon for the module, which knows nothing of the first."""
+    with Daemon(tmp_path_factory.mktemp("other")) as daemon:
+        yield daemon
 
 
 @pytest.fixture
-def client_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Daemon], Client]:
-    """The same of any daemon."""
-    return lambda daemon: clean_client(daemon, monkeypatch)
-
-
-def clean_client(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Client:
+def clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Clients in this process find nothing of this machine's user: no credentials, no proxy."""
     for name in os.environ:
         if name not in {"PATH", "LANG", "PYTEST_CURRENT_TEST"} and not name.startswith("COV"):
             monkeypatch.delenv(name)
-    for name, value in daemon.environment.items():
+    for name, value in clean_environment(tmp_path_factory.mktemp("home")).items():
         monkeypatch.setenv(name, value)
-    return Client(str(daemon.socket), autostart=False)
+
+
+@pytest.fixture
+def client(shared: Daemon, clean_environ: None) -> Client:
+    """A client of the shared daemon, in this process."""
+    return Client(str(shared.socket), autostart=False)
+
+
+@pytest.fixture
+def other_client(other: Daemon, clean_environ: None) -> Client:
+    """A client of the second daemon, in this process."""
+    return Client(str(other.socket), autostart=False)
 
 
 @pytest.fixture(autouse=True)
 def _umask() -> Iterator[None]:
+    """kit's golden trees were unpacked under umask 022."""
     before = os.umask(0o022)
     yield
     os.umask(before)

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,13 +63,6 @@ class Face:
 @pytest.fixture
 def face(client: Client) -> Face:
     return Face(client.status().registry_listen)
-
-
-@pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """Another daemon, which knows nothing of the first."""
-    with Daemon(tmp_path_factory.mktemp("other")) as daemon:
-        yield daemon
 
 
 @pytest.fixture

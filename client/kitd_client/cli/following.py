@@ -121,19 +121,26 @@ def names(result: Pulled | Pushed | Packed) -> list[str]:
     return pinned or [result.digest]
 
 
-def summary_of(result: Result, seconds: float) -> str:
+def summary_of(result: Result, seconds: float | None = None) -> str:
     """What happened, in a line: `pulled 2.0 GiB in 12s: 1.5 GiB from host, 0.5 GiB were here`."""
-    took = f"in {duration_text(seconds)}" if seconds >= 1 else "in less than a second"
     size = size_text(result.size)
+    if seconds is not None:
+        size += f" in {duration_text(seconds)}" if seconds >= 1 else " in less than a second"
     if isinstance(result, Pulled):
         parts = [f"{size_text(count)} from {host}" for host, count in result.fetched.items()]
         parts += [f"{size_text(result.present)} were here"] if result.present else []
         partial = "" if result.complete else " (only a part of the kit was asked for)"
-        return ": ".join(filter(None, [f"pulled {size} {took}{partial}", ", ".join(parts)]))
+        return ": ".join(filter(None, [f"pulled {size}{partial}", ", ".join(parts)]))
     if isinstance(result, Pushed):
-        return f"pushed {size} {took}: {size_text(result.sent)} sent"
+        return f"pushed {size}: {size_text(result.sent)} sent"
     if isinstance(result, Packed):
         known = sum(layer.already_present for layer in result.layers)
-        return f"packed {len(result.layers)} layers, {size} {took}{f'; {known} were here' if known else ''}"
+        return (
+            f"packed {_counted(len(result.layers), 'layer')}, {size}{f'; {known} were here' if known else ''}"
+        )
     skipped = f"; {result.skipped} left as they were" if result.skipped else ""
-    return f"unpacked {result.files} files, {size} {took}{skipped}"
+    return f"unpacked {_counted(result.files, 'file')}, {size}{skipped}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

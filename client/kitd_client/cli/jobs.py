@@ -59,7 +59,7 @@ def _attach(options: Options) -> int:
         finally:
             progress.close()
     references = [] if isinstance(result, Unpacked) else names(result)
-    return tell_result(options, result, references, summary_of(result, 0))
+    return tell_result(options, result, references, summary_of(result))
 
 
 def _cancel(options: Options) -> int:

@@ -266,10 +266,13 @@ def test_a_damaged_file_is_not_overwritten(home: Path) -> None:
     assert path.read_text() == "{not json"
 
 
-def test_where_nothing_can_be_written_the_error_says_so(home: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "said"), [("file", "cannot be read"), ("/proc/absent", "cannot be written")]
+)
+def test_where_nothing_can_be_written_the_error_says_so(home: Path, place: str, said: str) -> None:
     (home / "file").write_text("")
-    with pytest.raises(ConfigurationInvalid, match="cannot be"):
-        store_login(home / "file" / "a.json", HOST, Credential("u", "p"), os.environ)
+    with pytest.raises(ConfigurationInvalid, match=said):
+        store_login(home / place / "a.json", HOST, Credential("u", "p"), os.environ)
 
 
 def test_a_login_goes_to_the_helper_that_the_file_names(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,16 @@ def test_what_was_there_already_is_done_and_no_speed(fancy: Start, terminal: Ter
     assert "70.0 MiB of 100.0 MiB, 1.0 MiB/s, 30s left" in terminal.screen()[0]
 
 
+def test_what_moves_unannounced_is_never_more_than_its_total(
+    fancy: Start, terminal: Terminal, clock: Clock
+) -> None:
+    progress = fancy()
+    for second in range(3):
+        clock.now = second
+        progress.event(Moved("a", "workspace", second * MIB))
+    assert "2.0 MiB of 2.0 MiB" in terminal.screen()[0]
+
+
 def test_at_most_five_items_and_none_that_are_done(fancy: Start, terminal: Terminal, clock: Clock) -> None:
     progress = fancy()
     for number in range(8):

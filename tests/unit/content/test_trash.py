@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio
 import pytest
@@ -45,17 +46,21 @@ def test_nothing_is_no_trash(trash: Trash, tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_without_the_rights_of_root_too(trash: Trash, tmp_path: Path) -> None:
-    read_only_tree(tmp_path / "tree", 3)
-    for path in [tmp_path, *tmp_path.rglob("*")]:
-        os.chown(path, 12345, -1)
-    os.seteuid(12345)
-    try:
-        trash.put(tmp_path / "tree")
-        trash.unlink_some()
-    finally:
-        os.seteuid(0)
-    assert os.listdir(tmp_path / "trash") == []
+def test_without_the_rights_of_root_too() -> None:
+    with TemporaryDirectory() as name:
+        base = Path(name)
+        (base / "trash").mkdir()
+        read_only_tree(base / "tree", 3)
+        for path in [base, *base.rglob("*")]:
+            os.chown(path, 12345, -1)
+        os.seteuid(12345)
+        try:
+            trash = Trash(Layout(base))
+            trash.put(base / "tree")
+            trash.unlink_some()
+        finally:
+            os.seteuid(0)
+        assert os.listdir(base / "trash") == []
 
 
 async def test_a_start_empties_what_a_crash_left(root: Path) -> None:
