@@ -244,12 +244,7 @@ class Client:
         """
         from kitd_client.directory import Directory  # noqa: PLC0415 -- start-up time of the other verbs
 
-        request = UnpackRequest(
-            reference=reference,
-            filters=list(filters),
-            overwrite=overwrite,
-            ignore_existing=ignore_existing,
-        )
+        request = UnpackRequest(reference=reference, filters=list(filters))
 
         def unpack() -> Unpacked:
             with Directory(

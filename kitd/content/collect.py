@@ -260,11 +260,11 @@ class Collector:
             # A commit may have been cut between its links and their flush; later ones rely on what they find.
             sync.sync_file_system(str(self._layout.root))
         for path in left:
-            if is_fresh(path.name):
+            digest = object_name(path.name)
+            if is_fresh(path.name) or (digest is not None and self._database.blob(digest) is not None):
                 self.drop_ingest(path)
         self._snapshots.sweep()
-        if self._database.rows("SELECT digest FROM blob WHERE NOT visible LIMIT 1"):
-            self.collect()
+        self.collect()
 
 
 def _digest(text: str) -> Digest | None:

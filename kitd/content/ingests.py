@@ -101,7 +101,10 @@ class Ingests:
             return True
         if not await self._workers.work(Path.exists, Path(self._layout.object(digest))):
             return False
-        return await self._workers.commit(self._blobs.adopt, digest, size)
+        if not await self._workers.commit(self._blobs.adopt, digest, size):
+            return False
+        await self._workers.work(self._trash.put, self._layout.ingest_of(digest))
+        return True
 
     async def _begin(self, flight: Flight, digest: Digest, size: int, *, split: bool) -> BlobIngest:
         if flight.intake is None:

@@ -79,8 +79,6 @@ class UnpackRequest(
 
     reference: str
     filters: list[str] = []
-    overwrite: bool = False
-    ignore_existing: bool = False
 
 
 class PathRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):

@@ -86,7 +86,7 @@ def test_unpack_prints_no_data(daemon: ScriptedDaemon, tmp_path: Path, capsys: O
     assert err == (
         f"kitctl: unpacked 3 files, 9 B in less than a second; 2 left as they were, into {tmp_path}/to\n"
     )
-    body = {"reference": REF, "filters": ["code"], "ignore_existing": True}
+    body = {"reference": REF, "filters": ["code"]}
     assert daemon.body("POST", "/v1/unpack") == body
 
 

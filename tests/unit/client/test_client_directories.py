@@ -96,7 +96,7 @@ def test_a_date_that_is_none_is_refused(
 def test_unpack_makes_its_directory_and_returns_the_result(daemon: ScriptedDaemon, tmp_path: Path) -> None:
     daemon.on("POST", "/v1/unpack", workspace(End(Succeeded(UNPACKED))))
     assert Client().unpack(REF, tmp_path / "a" / "b", overwrite=True, filters=["docs"]) == UNPACKED
-    assert daemon.body("POST", "/v1/unpack") == {"reference": REF, "filters": ["docs"], "overwrite": True}
+    assert daemon.body("POST", "/v1/unpack") == {"reference": REF, "filters": ["docs"]}
 
 
 @pytest.mark.parametrize("lack", [NotFound("not here"), KitIncomplete("lacks a layer")])
