@@ -1,6 +1,7 @@
 """What may be wrong between client and daemon, in words; imported when it happens."""
 
 import getpass
+from shlex import quote
 
 import msgspec
 
@@ -24,7 +25,7 @@ def absent(places: tuple[str, ...]) -> KitdError:
     if places == (SYSTEM_SOCKET,):
         command = "sudo systemctl start kitd.socket"
     elif len(places) == 1:
-        command = f"KITD_SOCKET={places[0]} kitd"
+        command = f"KITD_SOCKET={quote(places[0])} kitd"
     return DaemonUnreachable(
         f"no daemon answers at {' or '.join(places)}", hint=f"start it with '{command}'", socket=places[0]
     )

@@ -1,4 +1,4 @@
-"""Bytes, rates and durations as people read them."""
+"""What people read: bytes, rates, durations, and texts of strangers."""
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
@@ -22,3 +22,20 @@ def duration_text(seconds: float) -> str:
         return f"{rest}s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """A text that others chose, with everything escaped that a terminal would obey instead of showing it.
+
+    Args:
+        text: a name, a reference, a message.
+        lines: line ends stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each
+        if each.isprintable() or (lines and each == "\n")
+        else each.encode("unicode_escape", "surrogatepass").decode()
+        for each in text
+    )

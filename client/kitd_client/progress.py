@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TextIO
 import msgspec
 
 from kitd_client.api.jobs import Began, Event, Moved, Resolved, Waiting, Warned
-from kitd_client.figures import duration_text, size_text
+from kitd_client.figures import duration_text, printable, size_text
 
 Mode = Literal["auto", "none", "plain", "fancy", "json"]
 
@@ -141,7 +141,7 @@ class Progress:
     def line(self, text: str) -> None:
         """Writes a line of its own, above the bars."""
         self._erase()
-        self._stream.write(f"kitctl: {text}\n")
+        self._stream.write(f"kitctl: {printable(text, lines=True)}\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ class Progress:
         active = [(name, item) for name, item in tally.items.items() if item.done < item.total]
         rows = [_Row(self._title.partition(" ")[0], tally.done, tally.total, tally.figures())]
         rows += [
-            _Row(name, item.done, item.total, f"{size_text(item.total)}  {item.source}")
+            _Row(printable(name), item.done, item.total, f"{size_text(item.total)}  {item.source}")
             for name, item in active[:_ROWS]
         ]
         width = columns(self._stream, self._environ) - 1

@@ -122,11 +122,28 @@ class Transport:
                 from kitd_client.failures import unusable  # noqa: PLC0415 -- start-up time
 
                 raise unusable(self._path, error) from error
-        if start and self._autostart and not self._named:
-            from kitd_client.autostart import start_daemon  # noqa: PLC0415 -- start-up time
-
-            self._path = start_daemon(self.environ, self.notice)
-            return connect(self._path)
+        sock = None if self._named else self._search(start=start and self._autostart)
+        if sock is not None:
+            return sock
         from kitd_client.failures import absent  # noqa: PLC0415 -- start-up time
 
         raise absent(places)
+
+    def _search(self, *, start: bool) -> _socket.socket | None:
+        """A daemon that has this user's store and listens elsewhere, or one that is started."""
+        from kitd_client.autostart import find_daemon, start_daemon  # noqa: PLC0415 -- start-up time
+
+        for _ in range(2):
+            found = find_daemon(self.environ)
+            if found is None and start:
+                found = start_daemon(self.environ, self.notice)
+            if found is None:
+                break
+            try:
+                sock = connect(found)
+            except (FileNotFoundError, ConnectionRefusedError):
+                # It is ending this very moment.
+                continue
+            self._path = found
+            return sock
+        return None

@@ -40,8 +40,11 @@ class Blobs:
         return blob is not None
 
     def adopt(self, digest: Digest, size: int) -> bool:
-        """Makes an object a visible blob, if it is here as a file of some layer. In the committing thread."""
-        if not self._objects.holds(digest, size):
+        """Makes an object a visible blob, if it is here as a file of some layer. In the committing thread.
+
+        `size` is what some manifest claims: where it is another, the claim is wrong, not the object.
+        """
+        if self._objects.size(digest) != size or not self._objects.holds(digest, size):
             return False
         self._database.publish([Blob(digest, size, recipe=False)])
         return True

@@ -217,8 +217,8 @@ class Collector:
                 status = os.stat(path, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            if status.st_nlink == 1:
-                freed += status.st_size
+            # Trees that `path` made have more names of it; they are in the trash already, or it were alive.
+            freed += status.st_size
             self._trash.put(path)
         return freed
 

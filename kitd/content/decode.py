@@ -78,7 +78,11 @@ def _members(layer: recipe.Recipe, objects: Objects) -> Iterator[tuple[Member, D
 
 
 def _refuse(parser: TarParser, segment: recipe.ObjectSlice, objects: Objects) -> None:
-    """Raises what the parser has against an object that is no member: from it on the layer was not split."""
+    """Raises what the parser has against an object that is no member: from it on the layer was not split.
+
+    Without an error the object is the beginning of a file that is cut off; the parser's `finish` says that.
+    """
+    is_cut = bool(parser.remaining)
     with BlobReader.of_object(segment.digest, segment.size, objects) as reader:
         offset = 0
         while piece := reader.read(offset, _PIECE):
@@ -86,7 +90,7 @@ def _refuse(parser: TarParser, segment: recipe.ObjectSlice, objects: Objects) ->
             view = memoryview(piece)
             while view:
                 step = parser.next(view)
-                if step.kind in {"member", "data"}:
+                if step.kind == "member" or (step.kind == "data" and not is_cut):
                     raise ArchiveTooLarge("the archive has more headers than can be kept")
                 view = view[step.consumed :]
 

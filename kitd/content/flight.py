@@ -157,9 +157,10 @@ class Flights:
         intake, flight.intake = flight.intake, None
         if intake is not None:
             # Whoever comes now would open the same directory: not before it is closed.
-            with anyio.CancelScope(shield=True):
-                await self._close(intake)
-            if flight.waiters:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._close(intake)
+            finally:
                 await self._pass_on(digest, flight)
-                return
+            return
         del self._flights[digest]

@@ -13,6 +13,7 @@ import hashlib
 import mmap
 import os
 import stat
+import threading
 from contextlib import suppress
 from typing import Final
 
@@ -25,10 +26,14 @@ from kitd_client.api.errors import ObjectDamaged
 
 READ_ONLY: Final = 0o444
 _EXECUTABLE: Final = 0o555
+_OVER: Final = ".over"
+"""How the second name of a recipe ends that is about to replace another."""
 _PIECE: Final = 1 << 18
 _HEX_DIGITS: Final = 64
 _NO_OBJECT: Final = (errno.ENOENT, errno.ELOOP)
 """Nothing has the name, or a symbolic link has it: we make none."""
+_Identity = tuple[int, int] | None
+"""Which file has a name: device and inode; none: there is no such name."""
 
 
 def seal_file(descriptor: int, mode: int = READ_ONLY) -> None:
@@ -77,6 +82,15 @@ class Objects:
         self._layout = layout
         self._database = database
         self._trash = trash
+        self.turn = threading.RLock()
+        """Held while blobs are published, and while something bad is put aside."""
+
+    def size(self, digest: Digest) -> int | None:
+        """Bytes of the object, whatever is in it; none: it is not here."""
+        try:
+            return os.stat(self._layout.object(digest), follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return None
 
     def open(self, digest: Digest, size: int | None = None) -> int:
         """A read-only descriptor of an object that nobody has touched.
@@ -85,21 +99,24 @@ class Objects:
             ObjectDamaged: its bytes are not its digest's, or it is gone. It is put aside, and every blob that
                 needs it lost its row.
         """
+        path = self._layout.object(digest)
         try:
-            descriptor = os.open(self._layout.object(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
             if error.errno not in _NO_OBJECT:
                 raise
-            self.put_aside(digest)
+            self._put_aside(digest, None if error.errno == errno.ENOENT else _identity(path))
             raise _damaged(digest, "is missing") from None
         sound = False
         try:
             sound = _is_sound(descriptor, digest, size)
+            if not sound:
+                status = os.fstat(descriptor)
+                self._put_aside(digest, (status.st_dev, status.st_ino))
         finally:
             if not sound:
                 os.close(descriptor)
         if not sound:
-            self.put_aside(digest)
             raise _damaged(digest, "was changed by someone else")
         return descriptor
 
@@ -152,14 +169,17 @@ class Objects:
         return os.path.dirname(target)
 
     def place_recipe(self, source: str, digest: Digest) -> str:
-        """Links a recipe whose data is safe into `recipes/`, over one that is there already.
+        """Links a recipe whose data is safe into `recipes/`, over one that is there already: in one step.
 
         Returns:
             The directory whose new name is not safe yet.
         """
         target = self._layout.recipe(digest)
-        self._trash.put(target)
-        os.link(source, target)
+        over = f"{source}{_OVER}"
+        with suppress(FileNotFoundError):
+            os.unlink(over)
+        os.link(source, over)
+        os.rename(over, target)
         return os.path.dirname(target)
 
     def open_recipe(self, digest: Digest) -> StoredRecipe:
@@ -171,25 +191,45 @@ class Objects:
         try:
             descriptor = os.open(self._layout.recipe(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
-            self.drop_recipe(digest)
+            self._drop_recipe(digest, None)
             raise _damaged(digest, "has no recipe any more") from None
         stored = None
         try:
-            if os.fstat(descriptor).st_mtime_ns == 0:
-                stored = StoredRecipe(descriptor)
-        except (ObjectDamaged, ValueError):
-            pass
+            status = os.fstat(descriptor)
+            with suppress(ObjectDamaged, ValueError):
+                stored = StoredRecipe(descriptor) if status.st_mtime_ns == 0 else None
+            if stored is None:
+                self._drop_recipe(digest, (status.st_dev, status.st_ino))
         finally:
             os.close(descriptor)
         if stored is None:
-            self.drop_recipe(digest)
             raise _damaged(digest, "has a recipe that was changed by someone else")
         return stored
 
+    def require(self, digest: Digest) -> None:
+        """Raises OSError unless every object that a recipe refers to has its name: nothing is visible in part."""
+        stored = self.open_recipe(digest)
+        try:
+            for other, _ in stored.recipe.objects():
+                path = self._layout.object(other)
+                if not os.access(path, os.F_OK):
+                    raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        finally:
+            stored.close()
+
     def drop_recipe(self, digest: Digest) -> None:
         """Puts a bad recipe aside; its blob loses its row."""
-        self._database.hide([digest])
-        self._trash.put(self._layout.recipe(digest))
+        self._drop_recipe(digest, _identity(self._layout.recipe(digest)))
+
+    def _drop_recipe(self, digest: Digest, judged: _Identity) -> None:
+        path = self._layout.recipe(digest)
+        with self.turn:
+            if _identity(path) != judged:
+                return  # another has the name by now
+            blob = self._database.blob(digest)
+            if blob is not None and blob.recipe:
+                self._database.hide([digest])
+            self._trash.put(path)
 
     def damaged(self, digest: Digest) -> ObjectDamaged:
         """Puts an object aside that turned out bad in use; the error to raise."""
@@ -198,9 +238,21 @@ class Objects:
 
     def put_aside(self, digest: Digest) -> None:
         """Puts a bad object aside; every blob that needs it loses its row, so the next pull fetches it."""
-        self._database.hide([digest, *self._blobs_with(digest)])
-        self._trash.put(self._layout.object(digest))
-        self._trash.put(self._layout.executable(digest))
+        self._put_aside(digest, _identity(self._layout.object(digest)))
+
+    def _put_aside(self, digest: Digest, judged: _Identity) -> None:
+        """The same, unless the name leads to another file than the one that was judged: a good one came."""
+        path = self._layout.object(digest)
+        with self.turn:
+            if _identity(path) != judged:
+                return
+            needing = self._blobs_with(digest)
+            blob = self._database.blob(digest)
+            if blob is not None and not blob.recipe:
+                needing.append(digest)
+            self._database.hide(needing)
+            self._trash.put(path)
+            self._trash.put(self._layout.executable(digest))
 
     def _blobs_with(self, digest: Digest) -> list[Digest]:
         found = []
@@ -257,6 +309,9 @@ class Objects:
             seal_file(descriptor, mode)
             os.fdatasync(descriptor)
             os.rename(made, target)
+        except BaseException:
+            os.unlink(made)
+            raise
         finally:
             os.close(descriptor)
 
@@ -271,6 +326,14 @@ def _is_sound(descriptor: int, digest: Digest, size: int | None, mode: int = REA
         return False
     seal_file(descriptor, mode)
     return True
+
+
+def _identity(path: str) -> _Identity:
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _damaged(digest: Digest, what: str) -> ObjectDamaged:

@@ -58,7 +58,7 @@ class Publisher:
         """
         try:
             await self._workers.flush(_sync_files, sealed)
-        except BaseException:
+        except Exception:  # not a cancellation: that comes before the flush begins, and the bytes stay
             await self._workers.finish(self._trash.put, sealed.directory)
             raise
         # From here on a half-done step would be redone by the next life only: it is short, so it is finished.
@@ -84,11 +84,12 @@ class Publisher:
             request.done = True
 
     def _publish(self, batch: Sequence[_Request]) -> None:
-        touched = {directory for request in batch for directory in self._link(request.sealed)}
-        sync.sync_directories(sorted(touched))
-        self._database.publish(
-            [Blob(request.sealed.digest, request.sealed.size, request.sealed.recipe) for request in batch]
-        )
+        with self._objects.turn:  # what is judged bad meanwhile is judged again after this
+            touched = {directory for request in batch for directory in self._link(request.sealed)}
+            sync.sync_directories(sorted(touched))
+            self._database.publish(
+                [Blob(request.sealed.digest, request.sealed.size, request.sealed.recipe) for request in batch]
+            )
         for request in batch:
             self._trash.put(request.sealed.directory)
 
@@ -102,6 +103,7 @@ class Publisher:
         if sealed.recipe:
             source = f"{sealed.directory}/{digest_hex(sealed.digest)}{RECIPE}"
             touched.add(self._objects.place_recipe(source, sealed.digest))
+            self._objects.require(sealed.digest)
         return touched
 
 

@@ -37,12 +37,15 @@ def resume(intake: Intake, digest: Digest) -> Steps:
         intake.restart()
     else:
         remove_all_but(intake.directory, resumption.kept)
+        if intake.writer.wanted == 0:
+            intake.writer.complete()
 
 
 class _Resumption:
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self._writer = intake.writer
+        self._rest_is_here = False
         self.kept: set[str] = set()
 
     def whole(self, digest: Digest) -> Steps:
@@ -65,8 +68,11 @@ class _Resumption:
                     written.flush()
                     break
         parser = self._intake.parser
-        if parser is None or parser.remaining:
-            yield from self._tail(None if parser is None else parser.remaining)
+        if parser is None:
+            if not self._rest_is_here:
+                yield from self._tail(None)
+        elif parser.remaining:
+            yield from self._tail(parser.remaining)
 
     def _frame(self, records: list[Written]) -> Generator[None, None, bool]:
         """Whether all records of a frame hold; those before the first that does not count again."""
@@ -108,7 +114,9 @@ class _Resumption:
             return False
         self.kept.add(name)
         self._writer.refer(record.digest, record.size)
-        if parser is not None:
+        if parser is None:
+            self._rest_is_here = True
+        else:
             parser.skip(record.size)
         return True
 
@@ -156,5 +164,3 @@ class _Resumption:
                 yield
         if self._intake.parser is not None:
             self._intake.parser.skip(offset)
-        if writer.wanted == 0:
-            writer.complete()

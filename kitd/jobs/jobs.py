@@ -30,6 +30,9 @@ _log = logging.getLogger(__name__)
 _REMEMBERED = 200
 """Finished jobs that can still be asked about."""
 
+_SHOWN = 1000
+"""Characters of what a job is about."""
+
 _PER_UID = 512
 """Running jobs of one user."""
 
@@ -200,7 +203,7 @@ class Jobs:
         if own >= _PER_UID:
             raise Busy(f"uid {uid} has {own} running jobs, the most one user may", hint="wait for one to end")
         self._count += 1
-        job = Job(f"{self._life}-{self._count}", verb, reference, uid, kept)
+        job = Job(f"{self._life}-{self._count}", verb, _shown(reference), uid, kept)
         self._jobs[job.id] = job
         self._forget()
         self._group.start_soon(job.run, run, name=f"job {job.id}")
@@ -246,6 +249,13 @@ class Jobs:
         ended = [job.id for job in self._jobs.values() if job.state != "running"]
         for job_id in ended[: max(0, len(ended) - _REMEMBERED)]:
             del self._jobs[job_id]
+
+
+def _shown(text: str) -> str:
+    """What a user wrote, as a line of the log and root's terminal can bear it."""
+    if len(text) > _SHOWN:
+        text = f"{text[:_SHOWN]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _mebibytes(count: int) -> str:

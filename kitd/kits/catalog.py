@@ -10,7 +10,7 @@ from kitd.kits.load import load_kit
 from kitd.spec.digest import Digest
 from kitd.spec.kitfile import encode_kitfile
 from kitd.spec.media_types import CLI_VERSION
-from kitd.spec.reference import Reference, parse_reference, parse_tags
+from kitd.spec.reference import UNNAMED_REPOSITORY, Reference, parse_reference, parse_tags
 from kitd_client.api.errors import InvalidReference, KitdError
 from kitd_client.api.jobs import TagRequest
 from kitd_client.api.kits import Info, Inspection, KitList, KitSummary, Removed, Tagged
@@ -45,10 +45,11 @@ async def _summary(store: ContentStore, name: str, manifest: Digest, rows: list[
     else:
         kitfile = stored.kit.kitfile
         size = sum(layer.size for layer in stored.kit.manifest.layers)
-        model_name = (kitfile.model.name if kitfile.model else "") or kitfile.package.name
+        # kit's column NAME is the package's name; a kit without one is better known by its model's than not.
+        model_name = kitfile.package.name or (kitfile.model.name if kitfile.model else "")
         author = next(iter(kitfile.package.authors), "")
     return KitSummary(
-        repository=name,
+        repository="" if name == UNNAMED_REPOSITORY else name,
         tags=tags,
         digest=manifest,
         model_name=model_name,
@@ -59,6 +60,8 @@ async def _summary(store: ContentStore, name: str, manifest: Digest, rows: list[
 
 
 def _named(name: str, manifest: Digest) -> Reference:
+    if name == UNNAMED_REPOSITORY:
+        return parse_reference(manifest)
     return msgspec.structs.replace(parse_reference(name, default_tag=None), digest=manifest)
 
 

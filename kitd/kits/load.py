@@ -31,7 +31,8 @@ async def load_kit(store: ContentStore, reference: Reference) -> StoredKit:
     """
     record = await store.resolve(reference)
     if record is None:
-        raise NotFound(f"{reference} is not here", hint=f"kitctl pull {reference}", reference=str(reference))
+        hint = "kitctl list" if reference.is_local else f"kitctl pull {reference}"
+        raise NotFound(f"{reference} is not here", hint=hint, reference=str(reference))
     return await _load(store, reference, record)
 
 

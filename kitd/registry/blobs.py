@@ -15,7 +15,7 @@ from kitd.registry.endpoint import Answer, Endpoint
 from kitd.registry.line import Call
 from kitd.registry.ranges import Part, Wanted, judge
 from kitd.registry.rate import RateLimit
-from kitd.spec.digest import Digest
+from kitd.spec.digest import Buffer, Digest
 from kitd_client.api.errors import Denied, KitdError, RegistryProtocol
 
 _BODIES = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE})
@@ -30,7 +30,7 @@ class RemoteBlob(msgspec.Struct, frozen=True):
     """False: the registry takes no ranges, the body is the whole blob."""
     host: str
     """Where the bytes come from."""
-    body: AsyncIterator[bytes]
+    body: AsyncIterator[Buffer]
     begins_at: int
     """Offset of the body's first byte."""
 

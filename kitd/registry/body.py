@@ -6,6 +6,8 @@ import aiohttp
 
 from kitd.registry.clock import Clock
 from kitd.registry.rate import RateLimit
+from kitd.registry.receiver import Receiver
+from kitd.spec.digest import Buffer
 from kitd_client.api.errors import RegistryUnavailable, SizeMismatch
 
 _SLOWEST = 1024
@@ -40,11 +42,13 @@ class Body:
         self._clock = clock
         self._waited = 0.0
         self._trickled = 0
+        self._begun = False
+        self._receiver: Receiver | None = None
 
     def __aiter__(self) -> "Body":
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> Buffer:
         """The next piece.
 
         Raises:
@@ -64,10 +68,10 @@ class Body:
             await rate.take(len(piece))
         return piece
 
-    async def _read(self) -> bytes:
+    async def _read(self) -> Buffer:
         began = self._clock.now()
         try:
-            piece = await self._response.content.readany()
+            piece = await self._next()
         except TimeoutError as error:
             raise self._interrupted(f"stalled for {self._stall_timeout:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -80,8 +84,18 @@ class Body:
             self._waited, self._trickled = 0.0, 0
         return piece
 
+    async def _next(self) -> Buffer:
+        if not self._begun:
+            self._begun = True
+            self._receiver = Receiver.taking_over(self._response, self._left, self._stall_timeout)
+        return await (self._receiver or self._response.content).readany()
+
     async def _end(self) -> None:
         """All bytes are here; see the end too, so that the connection can be used again."""
+        if self._receiver is not None:
+            if not self._receiver.give_back():
+                raise self._too_long()
+            return
         content = self._response.content
         if content.at_eof():
             return

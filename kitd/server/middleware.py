@@ -118,8 +118,7 @@ async def read_body(request: web.Request, kind: type[_S]) -> _S:
     except TimeoutError as error:
         raise InvalidRequest(f"the request's body did not come within {_BODY_SECONDS:g} s") from error
     except msgspec.MsgspecError as error:
-        text = str(error)
-        raise InvalidRequest(f"the request's body: {text[:1].lower()}{text[1:]}") from error
+        raise InvalidRequest(f"the request's body: {_uncapitalized(str(error))}") from error
     except UnicodeDecodeError as error:
         raise InvalidRequest("the request's body is no UTF-8") from error
 
@@ -127,6 +126,11 @@ async def read_body(request: web.Request, kind: type[_S]) -> _S:
 def answer(value: msgspec.Struct, status: int = 200) -> web.Response:
     """A struct as an answer."""
     return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+
+
+def _uncapitalized(sentence: str) -> str:
+    """To go on with after a colon; an abbreviation stays as it is."""
+    return sentence if sentence[:2].isupper() else f"{sentence[:1].lower()}{sentence[1:]}"
 
 
 def _answer(problem: Problem) -> web.Response:

@@ -151,6 +151,11 @@ def _without_scheme(text: str) -> str:
     for scheme in _SCHEMES:
         if text.startswith(scheme):
             return text.removeprefix(scheme)
+    if "://" in text:
+        raise InvalidReference(
+            f"reference {_shown(text)} looks like a URL",
+            hint="write registry/repository:tag, without https://",
+        )
     return text
 
 

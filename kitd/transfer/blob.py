@@ -12,6 +12,7 @@ from kitd.errors import single_error
 from kitd.progress import Progress
 from kitd.registry.body import BodyInterrupted
 from kitd.registry.repository import RemoteBlob, Repository
+from kitd.spec.digest import Buffer
 from kitd.spec.oci import Descriptor
 from kitd.transfer.patience import Patience
 from kitd.transfer.window import Pieces, Seat, Window, ordered
@@ -240,7 +241,7 @@ class _Download:
                             batch, gathered = [], 0
                     await sender.send(batch)
 
-    async def _beyond_offset(self, probe: RemoteBlob) -> AsyncIterator[bytes]:
+    async def _beyond_offset(self, probe: RemoteBlob) -> AsyncIterator[Buffer]:
         """The pieces of a body, without what is appended already."""
         skip = self._ingest.offset - probe.begins_at
         async for piece in probe.body:

@@ -20,9 +20,10 @@ import anyio
 import anyio.abc
 
 from kitd.errors import single_error
+from kitd.spec.digest import Buffer
 from kitd.transfer.plan import plan_range_size, plan_share
 
-Pieces = list[bytes]
+Pieces = list[Buffer]
 
 
 class Seat:

@@ -40,6 +40,8 @@ from kitd_client.api.workspace import (
 AnswerT = TypeVar("AnswerT", bound=Answer)
 
 FINISH_SECONDS: Final = 10.0
+_SPEAKERS_STEPS: Final = 3
+"""Steps of the event loop that a speaker needs from news to the turn: to wake up, to take it, to begin."""
 _PULSES_AT_ONCE: Final = 10
 """A client says `Alive` every few seconds: more than one a second, after these, is a flood."""
 _TEXT_LIMIT: Final = 8000
@@ -77,6 +79,9 @@ class Turns:
         Left by an error other than the client's own refusal, it leaves a client that may still be answering:
         only `finish` makes sense then.
         """
+        # What the job has just said goes first: in the middle of a turn, which may last, nobody hears it.
+        for _ in range(_SPEAKERS_STEPS):
+            await checkpoint()
         await self._begin()
         try:
             if self._owed:

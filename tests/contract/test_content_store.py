@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
 from fakes.stores import SOURCE, TAR, ingest, noise, opened, plain_tar, put, read_all, stored_bytes
+
 from kitd.content.store import ContentStore, KitRecord
 from kitd.layer.tar import Member
 from kitd.spec.digest import digest_of
@@ -311,9 +311,7 @@ async def test_the_same_file_in_two_layers_is_stored_once(store: ContentStore, r
 async def test_a_name_needs_all_that_it_speaks_of(store: ContentStore) -> None:
     await store.add(b"{}", digest_of(b"{}"))
     reference = parse_reference(f"{SOURCE}:v1")
-    record = KitRecord(
-        manifest=digest_of(b"{}"), selected=(digest_of(b"absent"),), complete=True, parents=()
-    )
+    record = KitRecord(manifest=digest_of(b"{}"), selected=(digest_of(b"absent"),), complete=True, parents=())
     with pytest.raises(KitIncomplete) as caught:
         await store.tag(reference, record)
     assert caught.value.detail["digest"] == digest_of(b"absent")

@@ -1,9 +1,10 @@
 """kill -9 at every call that changes the store, in a process that may fork because it has no threads of its own.
 
-    python -m fakes.kill_points DIRECTORY EVERY
+    python -m fakes.kill_points DIRECTORY EVERY [careless]
 
 Each point is a fresh store, on which one life is killed before, or right after, its N-th changing call; the next life
-recovers and finishes the work. Prints, as JSON, how many points were tried and what was wrong.
+recovers and finishes the work. `careless` makes blobs visible before they are linked, to see the checks bite. Prints,
+as JSON, how many points were tried and what was wrong.
 """
 
 import json
@@ -12,23 +13,35 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import anyio
+from fakes.stores import TAR, emptied, ingest, noise, opened, plain_tar, read_all
 
-from fakes.stores import TAR, ingest, noise, opened, plain_tar, read_all
 from kitd.content import sync
-from kitd.content.database import Database
+from kitd.content.database import Blob, Database
+from kitd.content.publish import Publisher, _Request
 from kitd.content.store import ContentStore, KitRecord, TreeEntry
 from kitd.layer.tar import Member
 from kitd.spec.digest import digest_of
 from kitd.spec.reference import parse_reference
 
 CALLS: Final = (
-    "write pwritev link rename unlink rmdir mkdir utime fchmod chmod fsync fdatasync ftruncate copy_file_range"
-).split()
+    "write",
+    "pwritev",
+    "link",
+    "rename",
+    "unlink",
+    "rmdir",
+    "mkdir",
+    "utime",
+    "fchmod",
+    "chmod",
+    "fsync",
+)
+MORE_CALLS: Final = ("fdatasync", "ftruncate", "copy_file_range")
 SHARED: Final = noise(4000, 1)
 FIRST: Final = plain_tar({"shared": SHARED, "d": None, "own": noise(3000, 2), "large": noise(700_000, 3)})
 SECOND: Final = plain_tar({"shared": SHARED, "other": noise(2000, 4)}) + b"refused"
@@ -136,9 +149,7 @@ async def finish(root: Path, expected: set[str]) -> list[str]:
         files = await store.files(digest_of(FIRST), TAR, diff_id=None)
         if len(list(files)) != 4:
             wrong.append("files are missing at the end")
-        with anyio.fail_after(20):
-            while os.listdir(root / "trash"):
-                await anyio.sleep(0.002)
+        await emptied(root)
     found = contents(root)
     if found != expected:
         wrong.append(f"left over: {sorted(found - expected)}, missing: {sorted(expected - found)}")
@@ -165,20 +176,20 @@ class Killer:
         self.count = 0
 
     def install(self) -> None:
-        for name in CALLS:
+        for name in (*CALLS, *MORE_CALLS):
             setattr(os, name, self.wrapped(getattr(os, name)))
         plain, creating = os.open, self.wrapped(os.open)
         os.open = lambda path, flags, *rest, **options: (creating if flags & os.O_CREAT else plain)(  # type: ignore[assignment]
             path, flags, *rest, **options
         )
-        sync.sync_file_system = self.wrapped(sync.sync_file_system)
+        setattr(sync, "sync_file_system", self.wrapped(sync.sync_file_system))  # noqa: B010 (see CALLS)
         connect = Database.__init__
 
         def connected(database: Database, path: Path) -> None:
             connect(database, path)
             database._connection.set_trace_callback(self.statement)
 
-        Database.__init__ = connected  # type: ignore[method-assign]
+        setattr(Database, "__init__", connected)  # noqa: B010 (not by its type)
 
     def wrapped(self, call: Callable[..., object]) -> Callable[..., object]:
         def changing(*args: object, **options: object) -> object:
@@ -222,7 +233,11 @@ def kill_at(root: Path, at: int, *, after: bool) -> tuple[int, str]:
     def work(sending: int) -> None:
         killer = Killer(at, after=after)
         killer.install()
-        anyio.run(live, root, lambda step: os.writev(sending, [f"{step}\n".encode()]))
+
+        def answered(step: str) -> None:
+            os.writev(sending, [f"{step}\n".encode()])
+
+        anyio.run(live, root, answered)
         os.writev(sending, [f"{killer.count}\n".encode()])
 
     return in_child(work)
@@ -238,7 +253,21 @@ def checked(root: Path, answered: set[str], expected: set[str]) -> list[str]:
     return found
 
 
-def main(directory: Path, every: int) -> None:
+def be_careless() -> None:
+    careful = Publisher._publish
+
+    def careless(self: Publisher, batch: Sequence[_Request]) -> None:
+        self._database.publish(
+            Blob(each.sealed.digest, each.sealed.size, each.sealed.recipe) for each in batch
+        )
+        careful(self, batch)
+
+    Publisher._publish = careless  # type: ignore[method-assign]
+
+
+def main(directory: Path, every: int, *, careless: bool) -> None:
+    if careless:
+        be_careless()
     template, root = directory / "template", directory / "store"
     in_child(lambda _sending: anyio.run(prepare, template))
     shutil.copytree(template, root)
@@ -261,4 +290,4 @@ def main(directory: Path, every: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), careless="careless" in sys.argv)

@@ -15,7 +15,7 @@ from kitd.registry.settings import TransportSettings, UploadSettings
 from kitd.registry.transport import Transport
 from kitd.spec.reference import parse_reference
 from kitd.transfer.window import Window
-from kitd_client.api.jobs import Context, Pulled, PullRequest, Pushed, PushRequest, Warned
+from kitd_client.api.jobs import Context, Pulled, PullRequest, Pushed, PushRequest
 
 KIB = 1 << 10
 RANGE = 64 * KIB
@@ -78,10 +78,3 @@ async def node(
         Transport.opened(settings, clock=None if real_time else clock) as transport,
     ):
         yield Node(store, transport, window, clock)
-
-
-def warnings(news: News) -> list[str]:
-    """What the job warned of."""
-    return [
-        entry.event.message for entry in news.since(0) if isinstance(getattr(entry, "event", None), Warned)
-    ]

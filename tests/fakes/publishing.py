@@ -7,13 +7,15 @@
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
-
 from fakes.stores import noise, opened, plain_tar, put
-from kitd.content import objects, sync
+
+from kitd.content import sync
+from kitd.content.objects import Objects
 from kitd.content.store import ContentStore
 
 ANSWERED = "/answered"
@@ -22,17 +24,23 @@ ANSWERED = "/answered"
 
 def leave_out(store: ContentStore, step: str) -> None:
     if step == "data":
-        sync.sync_data = lambda _paths, _size, _root: None
+        put_in_place(sync, "sync_data", lambda _paths, _size, _root: None)
     elif step == "directories":
-        sync.sync_directories = lambda _paths: None
+        put_in_place(sync, "sync_directories", lambda _paths: None)
     elif step == "database":
         store._database._connection.execute("PRAGMA synchronous = OFF")
     elif step == "link":
-        objects.Objects.place = lambda self, _source, digest: str(Path(self._layout.object(digest)).parent)
+        put_in_place(
+            Objects, "place", lambda self, _source, digest: os.path.dirname(self._layout.object(digest))
+        )
+
+
+def put_in_place(owner: object, name: str, what: Callable[..., object]) -> None:
+    setattr(owner, name, what)
 
 
 async def main(root: Path, files: int, step: str) -> None:
-    sync.dirty_bytes = lambda: 0  # the choice of flush must not depend on what else runs here
+    put_in_place(sync, "dirty_bytes", lambda: 0)  # the choice of flush must not depend on what else runs here
     async with opened(root) as store:
         leave_out(store, step)
         await put(store, plain_tar({f"f/{number}": noise(3000, number) for number in range(files)}))

@@ -2,8 +2,10 @@
 
 import random
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
+
+import anyio
 
 from kitd.content.ingest import BlobIngest
 from kitd.content.store import ContentStore
@@ -60,6 +62,29 @@ async def read_all(store: ContentStore, digest: Digest) -> bytes:
         return await store.work(reader.read, 0, reader.size)
     finally:
         await store.work(reader.close)
+
+
+def open_files(root: Path) -> list[str]:
+    """The objects, recipes and ingest files of a store that this process has open."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            target = str(descriptor.readlink())
+            if target.startswith(tuple(f"{root}/{folder}/" for folder in ("objects", "recipes", "ingest"))):
+                found.append(target)
+    return found
+
+
+def names_in(folder: Path) -> list[str]:
+    """What a directory holds."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def emptied(root: Path) -> None:
+    """Waits until everything in the trash of a store is unlinked."""
+    with anyio.fail_after(20):
+        while names_in(root / "trash"):  # noqa: ASYNC110 (nothing is said when the last file is gone)
+            await anyio.sleep(0.002)
 
 
 def stored_bytes(root: Path) -> int:

@@ -69,3 +69,9 @@ def shelf() -> Iterator[ScriptedRegistry]:
 def source(tmp_path: Path) -> Path:
     """Where a directory to pack can be made; it does not exist yet."""
     return tmp_path / "source"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a kit can be unpacked; it does not exist yet."""
+    return tmp_path / "out"

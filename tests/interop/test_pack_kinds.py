@@ -1,26 +1,17 @@
 """Every kind of layer in every form, kits on kits, and parts of kits."""
 
-import io
 import json
 import os
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from fakes.daemon import Daemon, StartDaemon
-from fakes.kits import FakeLayer, make_kit, put_kit, some_bytes
-from fakes.registry import ScriptedRegistry
+from fakes.daemon import Daemon
 from fakes.shelves import digest_of
-from interop.trees import contents_of, make_tree
+from interop.trees import ALL_KINDS, bundle, contents_of, make_tree
 
 from kitd_client.api.errors import (
     ArchiveInvalid,
-    InvalidFilter,
     KitdError,
-    KitIncomplete,
-    ReferenceChainTooLong,
-    ReferenceCycle,
     SourceUnsuitable,
 )
 from kitd_client.api.jobs import Event, Warned
@@ -29,42 +20,6 @@ from kitd_client.client import Client
 KITOPS = "application/vnd.kitops.modelkit"
 
 
-def _bundle(name: str = "manifest.json") -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bundle:
-        bundle.writestr(zipfile.ZipInfo(name), "{}")
-        bundle.writestr(zipfile.ZipInfo("server.py"), "print('hi')\n")
-    return buffer.getvalue()
-
-
-KITFILE = """manifestVersion: 1.0.0
-package: {name: all-kinds}
-model:
-  name: base
-  path: model.bin
-  parts:
-    - {name: lora, path: parts/lora.bin, type: lora_adapter}
-    - {path: ./parts/tokenizer.json}
-code: [{path: src/main.py}]
-datasets:
-  - {name: train, path: data/train.csv}
-  - {name: test, path: data/test.csv}
-docs: [{path: ./README.md}]
-prompts: [{name: ask, path: AGENTS.md}]
-mcpServers: [{name: files, path: mcp/files.mcpb}]
-"""
-FILES: dict[str, bytes | str] = {
-    "Kitfile": KITFILE,
-    "model.bin": some_bytes(70_000) + bytes(30_000),
-    "parts/lora.bin": some_bytes(4000, 1),
-    "parts/tokenizer.json": "{}\n",
-    "src/main.py": "print('hi')\n",
-    "data/train.csv": "a,b\n" * 2000,
-    "data/test.csv": "a,b\n" * 20,
-    "README.md": "# all kinds\n",
-    "AGENTS.md": "Be kind.\n",
-    "mcp/files.mcpb": _bundle(),
-}
 KINDS = ["model", "modelpart", "modelpart", "code", "dataset", "dataset", "docs", "code", "mcpb"]
 PATHS = [
     "model.bin",
@@ -81,7 +36,7 @@ PATHS = [
 
 @pytest.fixture
 def tree(source: Path) -> Path:
-    return make_tree(source, FILES)
+    return make_tree(source, ALL_KINDS)
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "gzip-fastest", "zstd"])
@@ -153,7 +108,7 @@ def test_a_layer_with_a_kitfile_is_no_second_kitfile(client: Client, source: Pat
     assert contents_of(tmp_path / "out") == {"Kitfile": kitfile.encode(), "a.md": b"a\n"}
 
 
-@pytest.mark.parametrize("bundle", [b"no zip at all", _bundle("inner/manifest.json")])
+@pytest.mark.parametrize("bundle", [b"no zip at all", bundle("inner/manifest.json")])
 def test_a_bundle_that_is_none_is_refused(bundle: bytes, client: Client, tree: Path) -> None:
     (tree / "mcp" / "files.mcpb").write_bytes(bundle)
     with pytest.raises(SourceUnsuitable, match=r"mcp/files\.mcpb is no MCP bundle"):
@@ -231,215 +186,3 @@ def test_a_linked_layer_path_is_refused(client: Client, source: Path) -> None:
     assert caught.value.exit_code in {65, 66}
     assert "src" in caught.value.message
     assert client.list("left/linked") == []
-
-
-# -- kits on kits --------------------------------------------------------------------------------
-
-CHILD = """manifestVersion: 1.0.0
-package: {{name: child}}
-model:
-  path: {parent}
-  parts: [{{name: lora, path: lora.bin}}]
-code: [{{path: .}}]
-"""
-
-
-@pytest.fixture
-def base(client: Client, shelf: ScriptedRegistry, tmp_path: Path) -> str:
-    """A parent kit, pushed: its model is `weights`, it has docs too."""
-    kitfile = "manifestVersion: 1.0.0\nmodel: {name: base, path: weights}\ndocs: [{path: BASE.md}]\n"
-    tree = make_tree(
-        tmp_path / "base", {"Kitfile": kitfile, "weights/a.bin": some_bytes(9000, 5), "BASE.md": "# base\n"}
-    )
-    reference = f"{shelf.host}/parents/base:v1"
-    client.pack(tree, tags=[reference])
-    client.push(reference)
-    return reference
-
-
-@pytest.fixture
-def child_tree(base: str, source: Path) -> Path:
-    """It has the parent's files beside its own, as after an unpack."""
-    return make_tree(
-        source,
-        {
-            "Kitfile": CHILD.format(parent=base),
-            "lora.bin": some_bytes(3000, 6),
-            "train.py": "train()\n",
-            "weights/a.bin": some_bytes(9000, 5),
-            "BASE.md": "# base\n",
-        },
-    )
-
-
-@pytest.mark.parametrize("parent_is_here", [True, False])
-def test_a_child_leaves_its_parents_files_out_and_brings_them_back(
-    *,
-    parent_is_here: bool,
-    base: str,
-    child_tree: Path,
-    client: Client,
-    other_client: Client,
-    shelf: ScriptedRegistry,
-    tmp_path: Path,
-) -> None:
-    here, there = (client, other_client) if parent_is_here else (other_client, client)
-    reference = f"{shelf.host}/parents/child:{'here' if parent_is_here else 'remote'}"
-    before = shelf.sent("/parents/base/blobs/")
-    packed = here.pack(child_tree, tags=[reference])
-    assert [layer.path for layer in packed.layers] == ["lora.bin", "."]
-    # Of the parent, its config at most: packing on it needs no layer.
-    assert shelf.sent("/parents/base/blobs/") - before < 9000
-    # train.py alone; weights, docs and the Kitfile are the parent's, or never packed.
-    assert packed.layers[1].size == 512 + 512 + 1024
-    here.push(reference)
-    pulled = there.pull(reference)
-    assert pulled.digest == packed.digest
-    there.unpack(reference, tmp_path / "out")
-    wanted = contents_of(child_tree, without="Kitfile")
-    # Of a parent only the model counts.
-    del wanted["BASE.md"]
-    assert contents_of(tmp_path / "out", without="Kitfile") == wanted
-    assert contents_of(there.path(reference)) == wanted
-    assert other_client.list(base[:-3]) == []
-
-
-def _chain(shelf: ScriptedRegistry, name: str, length: int) -> str:
-    """Kits on kits: `name-1` stands on nothing, `name-<length>` on all of them; the last one's reference."""
-    parent = ""
-    for number in range(1, length + 1):
-        path = f"{name}/part-{number}.bin"
-        part = FakeLayer("modelpart", path, {path: b"%d" % number})
-        kit = make_kit([part] if parent else [FakeLayer("model", path, {path: b"1"})], parent=parent)
-        put_kit(shelf, kit, f"chains/{name}-{number}")
-        parent = f"{shelf.host}/chains/{name}-{number}:v1"
-    return parent
-
-
-def test_ten_kits_in_a_row_unite_and_eleven_are_too_many(
-    client: Client, shelf: ScriptedRegistry, source: Path, tmp_path: Path
-) -> None:
-    ten = _chain(shelf, "ten", 10)
-    client.pull(ten)
-    client.unpack(ten, tmp_path / "out")
-    assert contents_of(tmp_path / "out" / "ten") == {f"part-{n}.bin": b"%d" % n for n in range(1, 11)}
-    eleven = _chain(shelf, "eleven", 11)
-    with pytest.raises(ReferenceChainTooLong, match="maximum number of model references"):
-        client.pull(eleven)
-    assert client.list(eleven[:-3]) == []
-    make_tree(source, {"Kitfile": CHILD.format(parent=eleven), "lora.bin": "x"})
-    with pytest.raises(ReferenceChainTooLong):
-        client.pack(source, tags=["chains/twelve:v1"])
-    assert client.list("chains/twelve") == []
-
-
-@pytest.mark.parametrize("length", [1, 2, 3])
-def test_a_kit_that_is_its_own_ancestor(
-    length: int, client: Client, shelf: ScriptedRegistry, source: Path
-) -> None:
-    names = [f"cycles/{length}-{number}" for number in range(length)]
-    for number, name in enumerate(names):
-        path = f"part-{number}.bin"
-        above = names[(number + 1) % length]
-        part = FakeLayer("modelpart", path, {path: b"x"})
-        put_kit(shelf, make_kit([part], parent=f"{shelf.host}/{above}:v1", name=name), name)
-    first = f"{shelf.host}/{names[0]}:v1"
-    with pytest.raises(ReferenceCycle, match="found cycle"):
-        client.pull(first)
-    assert client.list(first[:-3]) == []
-    make_tree(source, {"Kitfile": CHILD.format(parent=first), "lora.bin": "x"})
-    with pytest.raises(ReferenceCycle):
-        client.pack(source, tags=["cycles/child:v1"])
-
-
-# -- parts of kits -------------------------------------------------------------------------------
-
-MODEL = {"model.bin", "parts/lora.bin", "parts/tokenizer.json"}
-DATA = {"data/train.csv", "data/test.csv"}
-
-
-@pytest.mark.parametrize(
-    ("filters", "wanted"),
-    [
-        (["kitfile"], {"Kitfile"}),
-        (["model"], MODEL),
-        (["model:base"], {"model.bin"}),
-        (["model:lora"], {"parts/lora.bin"}),
-        (["model:./parts/tokenizer.json"], {"parts/tokenizer.json"}),
-        (["model:parts/tokenizer.json"], set()),
-        (["datasets"], DATA),
-        (["datasets:train"], {"data/train.csv"}),
-        (["datasets:train,test"], DATA),
-        (["datasets:data/test.csv"], {"data/test.csv"}),
-        (["code"], {"src/main.py"}),
-        (["code:src/main.py"], {"src/main.py"}),
-        (["docs:./README.md"], {"README.md"}),
-        (["docs:README.md"], set()),
-        (["prompts:ask"], {"AGENTS.md"}),
-        (["mcpservers:files"], {"mcp/files.mcpb"}),
-        (["docs,prompts"], {"README.md", "AGENTS.md"}),
-        (["code", "datasets:test"], {"src/main.py", "data/test.csv"}),
-        (["model,datasets:train"], {"data/train.csv"}),
-    ],
-)
-def test_filters_select(
-    filters: list[str], wanted: set[str], client: Client, tree: Path, tmp_path: Path
-) -> None:
-    client.pack(tree, tags=["filters:v1"])
-    client.unpack("filters:v1", tmp_path / "out", filters=filters)
-    assert contents_of(tmp_path / "out").keys() == wanted
-    if "kitfile" not in filters:
-        assert contents_of(client.path("filters:v1", filters=filters)).keys() == wanted
-
-
-@pytest.mark.parametrize(
-    "text", ["", "Model", "models", "model:a:b", "model,", "dataset", "model docs", ":x"]
-)
-def test_filters_that_are_none(text: str, shared: Daemon, client: Client, tree: Path, tmp_path: Path) -> None:
-    client.pack(tree, tags=["filters:v1"])
-    with pytest.raises(InvalidFilter):
-        client.unpack("filters:v1", tmp_path / "out", filters=[text])
-    assert contents_of(tmp_path / "out") == {}
-    done = shared.kitctl("unpack", "filters:v1", "-d", tmp_path / "out", "--filter", text, check=False)
-    assert done.returncode == 2
-
-
-def _sent(shelf: ScriptedRegistry, digests: Mapping[str, str]) -> dict[str, int]:
-    return {name: shelf.sent(digest) for name, digest in digests.items()}
-
-
-def test_a_part_of_a_kit_is_known_as_one_and_grows(
-    client: Client, start_daemon: StartDaemon, shelf: ScriptedRegistry, tree: Path, tmp_path: Path
-) -> None:
-    node = start_daemon()
-    other_client = Client(str(node.socket), autostart=False)
-    reference = f"{shelf.host}/partial/kit:v1"
-    packed = client.pack(tree, tags=[reference])
-    client.push(reference)
-    digests = {layer.path: layer.digest for layer in packed.layers}
-    pulled = other_client.pull(reference, filters=["model"])
-    assert not pulled.complete
-    (kit,) = other_client.list(reference[:-3])
-    assert (kit.complete, kit.size) == (False, packed.size)
-    sent = _sent(shelf, digests)
-    assert {path for path, count in sent.items() if count} == MODEL
-    # What is here is here: no request.
-    before = shelf.count()
-    other_client.unpack(reference, tmp_path / "model", filters=["model"])
-    assert contents_of(other_client.path(reference, filters=["model"])).keys() == MODEL
-    assert shelf.count() == before
-    # A push would name what it does not have.
-    with pytest.raises(KitIncomplete, match=r"src/main\.py"):
-        other_client.push(reference, f"{shelf.host}/partial/pushed:v1")
-    assert "v1" not in shelf.repository("partial/pushed").tags
-    # Whoever wants more gets it, and nothing twice.
-    done = node.kitctl("unpack", reference, "-d", tmp_path / "out")
-    assert "pulling it first" in done.stderr
-    assert contents_of(tmp_path / "out", without="Kitfile") == contents_of(tree, without="Kitfile")
-    assert {path: _sent(shelf, digests)[path] for path in MODEL} == {path: sent[path] for path in MODEL}
-    (kit,) = other_client.list(reference[:-3])
-    assert kit.complete
-    # For one digest what was selected only grows.
-    assert other_client.pull(reference, filters=["docs"]).digest == packed.digest
-    (kit,) = other_client.list(reference[:-3])
-    assert kit.complete

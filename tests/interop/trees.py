@@ -1,14 +1,16 @@
 """What lies in a directory, and what should: trees as values that compare with a readable difference."""
 
 import hashlib
+import io
 import json
 import stat
 import subprocess
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from fakes.kits import GOLDEN
+from fakes.kits import GOLDEN, some_bytes
 
 UMASK_022 = ("sh", "-c", 'umask 022; exec "$@"', "sh")
 """A wrapper for kitctl: kit's golden trees were unpacked under this umask."""
@@ -150,3 +152,45 @@ def without_digests(value: object) -> object:
     if isinstance(value, dict):
         return {key: without_digests(each) for key, each in value.items() if key not in {"digest", "diffId"}}
     return [without_digests(each) for each in value] if isinstance(value, list) else value
+
+
+# -- one of every kind ----------------------------------------------------------------------------
+
+
+def bundle(name: str = "manifest.json") -> bytes:
+    """A bundle of an MCP server, if it has its manifest."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo(name), "{}")
+        archive.writestr(zipfile.ZipInfo("server.py"), "print('hi')\n")
+    return buffer.getvalue()
+
+
+_ALL_KINDS = """manifestVersion: 1.0.0
+package: {name: all-kinds}
+model:
+  name: base
+  path: model.bin
+  parts:
+    - {name: lora, path: parts/lora.bin, type: lora_adapter}
+    - {path: ./parts/tokenizer.json}
+code: [{path: src/main.py}]
+datasets:
+  - {name: train, path: data/train.csv}
+  - {name: test, path: data/test.csv}
+docs: [{path: ./README.md}]
+prompts: [{name: ask, path: AGENTS.md}]
+mcpServers: [{name: files, path: mcp/files.mcpb}]
+"""
+ALL_KINDS: Mapping[str, bytes | str] = {
+    "Kitfile": _ALL_KINDS,
+    "model.bin": some_bytes(70_000) + bytes(30_000),
+    "parts/lora.bin": some_bytes(4000, 1),
+    "parts/tokenizer.json": "{}\n",
+    "src/main.py": "print('hi')\n",
+    "data/train.csv": "a,b\n" * 2000,
+    "data/test.csv": "a,b\n" * 20,
+    "README.md": "# all kinds\n",
+    "AGENTS.md": "Be kind.\n",
+    "mcp/files.mcpb": bundle(),
+}

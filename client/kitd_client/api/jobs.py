@@ -1,10 +1,14 @@
 """Jobs on the wire: what starts one, what it says while it runs, what it ends with."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from kitd_client.api.errors import Problem
+
+Words = Annotated[str, msgspec.Meta(max_length=1000)]
+"""A reference or a filter: far more than any that is valid, and no more than a log and a list of jobs can bear."""
+Rate = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Credential(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -41,26 +45,26 @@ class Context(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
 
 class PullRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
-    reference: str
-    filters: list[str] = []
+    reference: Words
+    filters: list[Words] = []
     """kit's filter grammar; empty: every layer."""
     context: Context = Context()
-    limit_rate: int = 0
+    limit_rate: Rate = 0
     """Bytes per second for this job; 0: as the daemon is configured."""
 
 
 class PushRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
-    source: str
-    destination: str = ""
+    source: Words
+    destination: Words = ""
     """Empty: where the source's name points to."""
     context: Context = Context()
-    limit_rate: int = 0
+    limit_rate: Rate = 0
 
 
 class PackRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
     """Opens a workspace on the directory to pack (see `workspace`)."""
 
-    tags: list[str] = []
+    tags: list[Words] = []
     """`registry/repository:tag`, already split at commas; none: the kit is packed without a name."""
     kitfile: str | None = None
     """The text of a Kitfile given by `-f`; none: the directory has one."""
@@ -77,18 +81,18 @@ class UnpackRequest(
 ):
     """Opens a workspace on the directory to unpack into. The kit must be here: `kit_incomplete` says pull."""
 
-    reference: str
-    filters: list[str] = []
+    reference: Words
+    filters: list[Words] = []
 
 
 class PathRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
-    reference: str
-    filters: list[str] = []
+    reference: Words
+    filters: list[Words] = []
 
 
 class TagRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
-    source: str
-    destination: str
+    source: Words
+    destination: Words
 
 
 class RegistryCheck(
@@ -96,7 +100,7 @@ class RegistryCheck(
 ):
     """Asks whether a registry takes a credential, before it is stored."""
 
-    registry: str
+    registry: Words
     context: Context = Context()
 
 

@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write, 75 try again later, 77 no access, 78 configuration, 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _stand_in()
     try:
         status = _run(words)
         sys.stdout.flush()
@@ -49,13 +50,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has seen enough; the interpreter shall not stumble over it once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _silence()
         return _BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 -- what is not ours is raised again in there
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _silence()
         from kitd_client.cli.complaints import complain  # noqa: PLC0415 -- start-up time
 
         return complain(error, words)
     return status
+
+
+def _stand_in() -> None:
+    """Standard streams that the caller has closed lead nowhere: no file that is opened later gets their number."""
+    if None not in {sys.stdin, sys.stdout, sys.stderr}:
+        return
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:  # noqa: PLR2004 -- the standard streams
+        pass
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: PTH123, SIM115 -- as long as the process
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+
+
+def _silence() -> None:
+    """What standard output still holds goes nowhere: the interpreter shall not stumble over it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _run(words: list[str]) -> int:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import msgspec
 
 from kitd_client.api.errors import KitdError
+from kitd_client.figures import printable
 
 
 def complain(error: Exception, words: Sequence[str]) -> int:
@@ -25,11 +26,9 @@ def report(error: KitdError, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(error.problem()).decode(), file=sys.stderr)
         return
-    print(f"kitctl: {error.message}", file=sys.stderr)
-    if error.kept:
-        print(f"kept: {error.kept}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+    for name, text in (("kitctl", error.message), ("kept", error.kept), ("hint", error.hint)):
+        if text:
+            print(f"{name}: {printable(text, lines=True)}", file=sys.stderr)
 
 
 def _wants_json(words: Sequence[str]) -> bool:

@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
+from kitd_client.figures import printable
+
 
 def table(rows: Iterable[Sequence[str]]) -> str:
     """Lines with columns three blanks apart, the first row being the head; as kit prints them."""
-    cells = [list(row) for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return "\n".join(
         "   ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -16,7 +18,7 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 
 def note(text: str) -> None:
     """Tells a person something on standard error."""
-    print(f"kitctl: {text}", file=sys.stderr)
+    print(f"kitctl: {printable(text, lines=True)}", file=sys.stderr)
 
 
 def notes(*, quiet: bool) -> Callable[[str], None]:

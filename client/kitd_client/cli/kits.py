@@ -43,8 +43,9 @@ def _remove(options: Options) -> int:
     if options.format == "json":
         print(msgspec.json.encode(removed).decode())
     if not options.quiet:
-        for reference in removed.untagged or [removed.digest]:
-            note(f"removed {reference}")
+        begun = f"what was fetched of {options.reference}"
+        for name in removed.untagged or [removed.digest or begun]:
+            note(f"removed {name}")
         note(f"{size_text(removed.freed)} freed")
     return 0
 

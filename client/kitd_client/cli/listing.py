@@ -32,8 +32,8 @@ def show_kits(transport: Transport | None = None, repository: str = "", *, as_js
         print(json.dumps([_kit_json(kit) for kit in kits], indent=2, ensure_ascii=False))
         return 0
     rows = [
-        (repository, tag, author, name, size_text(size), digest)
-        for repository, digest, tags, name, size, author, _ in kits
+        (repository, tag, author, name, f"{size_text(size)}{'' if complete else ' (partial)'}", digest)
+        for repository, digest, tags, name, size, author, complete in kits
         for tag in tags or [_NONE]
     ]
     print(table([_HEAD, *rows]))
@@ -45,7 +45,7 @@ def _row(kit: dict[str, object]) -> _Row:
     if not isinstance(tags, list) or not isinstance(size, int):
         raise TypeError("a kit has no tags or no size")
     return (
-        str(kit["repository"]),
+        str(kit["repository"]) or _NONE,
         str(kit["digest"]),
         [str(tag) for tag in tags],
         str(kit["model_name"]) or _NONE,

@@ -21,9 +21,10 @@ def show_version(transport: Transport | None = None, *, as_json: bool = False) -
     except ValueError as error:
         raise transport.undecodable(error) from error
     except Exception as error:
-        from kitd_client.api.errors import DaemonUnreachable  # noqa: PLC0415 -- start-up time
+        from kitd_client.api.errors import KitdError  # noqa: PLC0415 -- start-up time
 
-        if not isinstance(error, DaemonUnreachable):
+        # Whatever is the matter with the daemon: the client's own version is asked for just then.
+        if not isinstance(error, KitdError):
             raise
         absent = error.message
     if as_json:

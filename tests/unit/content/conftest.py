@@ -2,8 +2,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
 from fakes.stores import opened
+
 from kitd.content.store import ContentStore
 
 

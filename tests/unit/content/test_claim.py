@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fakes.stores import noise, opened, put
 from kitd.content import sync
 from kitd.content.claim import claimed
+from kitd.content.database import Database
 from kitd.content.layout import Layout
 from kitd_client.api.errors import StoreLocked, StoreRefused
 
@@ -16,17 +16,17 @@ def modes(root: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mode & 0o777 for path in root.iterdir()}
 
 
-async def test_others_pass_through_to_a_snapshot_and_see_nothing_else(root: Path) -> None:
+def test_others_pass_through_to_a_snapshot_and_see_nothing_else(root: Path) -> None:
     root.mkdir(mode=0o755)
-    async with opened(root) as store:
-        await put(store, noise(10), split=False)
+    with claimed(root, socket="") as layout:
+        Database(layout.database).close()
         assert root.stat().st_mode & 0o777 == 0o711
         found = modes(root)
         assert found.pop("snapshots") == 0o711
         for public in ("VERSION", "CACHEDIR.TAG"):
             assert found.pop(public) & 0o022 == 0
         assert {name: mode & 0o077 for name, mode in found.items() if mode & 0o077} == {}
-        assert {"objects", "recipes", "ingest", "trash", "lock", "kitd.db", "kitd.db-wal"} <= found.keys()
+        assert {"objects", "recipes", "ingest", "trash", "lock", "kitd.db"} <= found.keys()
 
 
 def test_the_second_is_told_who_has_it(root: Path) -> None:

@@ -1,12 +1,11 @@
 """What goes, and what stays, when a name is taken away."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
+from fakes.stores import TAR, ingest, names_in, noise, opened, plain_tar, put, read_all
 
-from fakes.stores import TAR, ingest, noise, opened, plain_tar, put, read_all
 from kitd.content.collect import Collector
 from kitd.content.store import ContentStore, KitRecord, TreeEntry
 from kitd.spec.digest import Digest, digest_of
@@ -20,7 +19,10 @@ RAW = noise(7000, 4)
 
 def manifest_of(config: bytes, *layers: bytes) -> bytes:
     return json.dumps(
-        {"config": {"digest": digest_of(config)}, "layers": [{"digest": digest_of(layer)} for layer in layers]}
+        {
+            "config": {"digest": digest_of(config)},
+            "layers": [{"digest": digest_of(layer)} for layer in layers],
+        }
     ).encode()
 
 
@@ -46,7 +48,10 @@ async def keep(store: ContentStore, name: str, *layers: bytes, parents: tuple[Di
 def files(root: Path) -> set[str]:
     """Objects and recipes, by name."""
     return {
-        path.name for folder in ("objects", "recipes") for path in (root / folder).rglob("*") if path.is_file()
+        path.name
+        for folder in ("objects", "recipes")
+        for path in (root / folder).rglob("*")
+        if path.is_file()
     }
 
 
@@ -256,7 +261,7 @@ async def test_trees_of_a_cut_life_go_at_the_start(root: Path) -> None:
     (root / "snapshots" / "0123.new" / "sub").chmod(0o555)
     (root / "snapshots" / "4567").mkdir(mode=0o555)
     async with opened(root) as store:
-        assert os.listdir(root / "snapshots") == [path.name]
+        assert names_in(root / "snapshots") == [path.name]
         path.rmdir()
     async with opened(root) as store:
         assert await store.find_snapshot(record.manifest, "key") is None

@@ -64,7 +64,9 @@ def test_a_dropped_frame_takes_the_later_ones_along(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_cut_off_or_garbled_it_yields_whole_frames_only(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_cut_off_or_garbled_it_yields_whole_frames_only(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     directory = tmp_path_factory.mktemp("journal")
     whole = written(directory)
     good = replay(directory)

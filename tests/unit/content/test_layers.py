@@ -5,9 +5,10 @@ import zlib
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
+from fakes.stores import TAR, emptied, names_in, noise, plain_tar, put, read_all, stored_bytes
 
-from fakes.stores import TAR, noise, plain_tar, put, read_all, stored_bytes
 from kitd.content.layers import Layers
 from kitd.content.store import ContentStore, LayerFiles
 from kitd.layer.codec import Encoder
@@ -113,12 +114,6 @@ async def test_a_tar_that_came_whole_is_split_at_its_first_use(store: ContentSto
     assert stored_bytes(root) <= 1.02 * len(PLAIN)
 
 
-async def emptied(root: Path) -> None:
-    with anyio.fail_after(10):
-        while os.listdir(root / "trash"):
-            await anyio.sleep(0.01)
-
-
 async def test_a_split_layer_that_a_kit_calls_raw_becomes_whole(store: ContentStore, root: Path) -> None:
     layer = await put(store, PLAIN)
     files = await store.files(layer, RAW, diff_id=None)
@@ -179,7 +174,7 @@ async def test_a_bad_layer_is_refused_and_leaves_nothing(store: ContentStore, ro
             await store.files(layer, typed("gzip"), diff_id=None)
         assert type(caught.value) is error
     assert {path.name for path in (root / "objects").rglob("*")} == before
-    assert os.listdir(root / "ingest") == []
+    assert names_in(root / "ingest") == []
     assert await read_all(store, layer) == data
 
 
@@ -207,7 +202,7 @@ async def test_cancelled_it_leaves_nothing(store: ContentStore, root: Path) -> N
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: store.files(layer, typed("gzip"), diff_id=None))
             for _ in range(steps):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
-        assert os.listdir(root / "ingest") == []
+        assert names_in(root / "ingest") == []
     assert listing(await store.files(layer, typed("gzip"), diff_id=None)) == EXPECTED

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from fakes.stores import opened
+
 from kitd.content.store import ContentStore, KitRecord
 from kitd.spec.digest import Digest, digest_of
 from kitd.spec.reference import parse_reference
@@ -12,7 +13,9 @@ async def document(store: ContentStore, text: str) -> Digest:
     return digest_of(data)
 
 
-def record(manifest: Digest, *selected: Digest, complete: bool = False, parents: tuple[Digest, ...] = ()) -> KitRecord:
+def record(
+    manifest: Digest, *selected: Digest, complete: bool = False, parents: tuple[Digest, ...] = ()
+) -> KitRecord:
     return KitRecord(manifest=manifest, selected=selected, complete=complete, parents=parents)
 
 

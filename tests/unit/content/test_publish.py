@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
-
 from fakes.publishing import ANSWERED
 from fakes.stores import ingest, noise, opened, plain_tar, put, read_all
+
 from kitd.content import publish, sync
 from kitd.content.publish import Publisher
 from kitd.content.store import ContentStore
@@ -44,8 +45,7 @@ def violations(trace: str) -> list[str]:
             everything_safe = everything_safe or call == "syncfs"
             if call == "fdatasync" or "/ingest/" not in path:
                 safe.add(path)
-            for name in names:
-                names[name] = names[name] or str(Path(name).parent) == path
+            names |= {name: True for name in names if str(Path(name).parent) == path}
             if path.endswith("kitd.db-wal") and names:
                 committed = True
                 found += [f"{name} may be lost" for name, kept in names.items() if not kept]
@@ -94,7 +94,12 @@ def test_data_then_links_then_directories_then_database(tmp_path: Path, files: i
     assert violations(trace) == []
     assert len(_LINK.findall(trace)) >= files + 1
     assert ("syncfs(" in trace) == (files > sync.BATCH)
-    for taken_out in (r"fdatasync\(.*ingest|syncfs\(", r"\blink.*/store/", r"fsync\(.*(objects|recipes)", r"kitd\.db-wal"):
+    for taken_out in (
+        r"fdatasync\(.*ingest|syncfs\(",
+        r"\blink.*/store/",
+        r"fsync\(.*(objects|recipes)",
+        r"kitd\.db-wal",
+    ):
         rest = "\n".join(line for line in trace.splitlines() if not re.search(taken_out, line))
         assert violations(rest) != []
 
@@ -147,7 +152,9 @@ async def test_when_the_disk_is_full_at_the_end_the_bytes_are_kept(
     assert await read_all(store, digest_of(DATA)) == DATA
 
 
-async def test_commits_that_come_together_share_a_transaction(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_commits_that_come_together_share_a_transaction(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
     publish_batch = Publisher._publish
 
@@ -197,7 +204,7 @@ async def test_who_cancels_a_commit_finds_it_done_or_not_begun(store: ContentSto
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(store.add, data, digest_of(data))
             for _ in range(steps):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
         here = await store.has(digest_of(data))
         outcomes.add(here)

@@ -4,13 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from fakes.stores import ingest, noise, opened, plain_tar, read_all
+
 from kitd.content.journal import NAME
 from kitd.content.unfinished import tail_name
 from kitd.spec.digest import digest_hex, digest_of
 
-DATA = plain_tar({"a": noise(3000, 1), "dir": None, "b": noise(400_000, 2), "c": noise(3000, 1), "d": b"last"})
+DATA = plain_tar(
+    {"a": noise(3000, 1), "dir": None, "b": noise(400_000, 2), "c": noise(3000, 1), "d": b"last"}
+)
 DIGEST = digest_of(DATA)
 STOP = 300_000
 

@@ -4,9 +4,10 @@ import subprocess
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
+from fakes.stores import names_in, noise, plain_tar, put
 
-from fakes.stores import noise, plain_tar, put
 from kitd.content.layout import Layout
 from kitd.content.objects import Objects
 from kitd.content.store import ContentStore, TreeEntry
@@ -78,7 +79,7 @@ async def test_the_same_tree_every_time(filled: ContentStore) -> None:
     other = await filled.snapshot(MANIFEST, "part", ENTRIES[:2])
     assert other not in paths
     assert (await filled.snapshot(digest_of(b"other"), "all", ENTRIES)) not in paths
-    executables = [path for path in (filled.root / "objects").rglob("*.x")]
+    executables = list((filled.root / "objects").rglob("*.x"))
     assert [path.stat().st_nlink for path in executables] == [3]
 
 
@@ -125,7 +126,7 @@ async def test_a_file_written_to_in_the_tree_is_noticed(filled: ContentStore) ->
     assert await filled.find_snapshot(MANIFEST, "all") is None
     with pytest.raises(ObjectDamaged):
         await filled.snapshot(MANIFEST, "all", ENTRIES)
-    assert os.listdir(filled.root / "snapshots") == []
+    assert names_in(filled.root / "snapshots") == []
 
 
 async def test_an_executable_written_to_is_made_anew(filled: ContentStore) -> None:
@@ -140,8 +141,10 @@ async def test_an_executable_written_to_is_made_anew(filled: ContentStore) -> No
 @pytest.mark.parametrize("name", ["../out", "/abs", "a/../../b", "a//b", ""])
 async def test_no_path_leads_out(filled: ContentStore, name: str) -> None:
     with pytest.raises(ArchiveInvalid):
-        await filled.snapshot(MANIFEST, "bad", [TreeEntry(name, is_dir=False, mode=0o644, size=0, digest=None)])
-    assert os.listdir(filled.root / "snapshots") == []
+        await filled.snapshot(
+            MANIFEST, "bad", [TreeEntry(name, is_dir=False, mode=0o644, size=0, digest=None)]
+        )
+    assert names_in(filled.root / "snapshots") == []
 
 
 async def test_cancelled_it_leaves_nothing(filled: ContentStore) -> None:
@@ -149,9 +152,9 @@ async def test_cancelled_it_leaves_nothing(filled: ContentStore) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(filled.snapshot, MANIFEST, f"key {steps}", ENTRIES)
             for _ in range(steps):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
-        left = set(os.listdir(filled.root / "snapshots"))
+        left = set(names_in(filled.root / "snapshots"))
         known = {str(row[0]) for row in filled._database.rows("SELECT path FROM snapshot")}
         assert left == known
 

@@ -3,8 +3,8 @@ import os
 from pathlib import Path
 
 import pytest
-
 from fakes.stores import noise
+
 from kitd.content import unfinished
 from kitd.content.unfinished import SLICE, Unfinished, tail_name, write_all
 
@@ -54,6 +54,6 @@ def test_write_all_goes_on_after_a_short_write(monkeypatch: pytest.MonkeyPatch) 
         out.append(bytes(data[:3]))
         return min(3, len(data))
 
-    monkeypatch.setattr(unfinished.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     write_all(9, b"abcdefgh")
     assert out == [b"abc", b"def", b"gh"]

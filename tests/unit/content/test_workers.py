@@ -1,15 +1,17 @@
 import errno
+import os
 import sqlite3
 import threading
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
-
 from fakes.stores import SOURCE, ingest, noise, opened, plain_tar, put, read_all
+
 from kitd.content import unfinished, writer
 from kitd.content.store import ContentStore
-from kitd.content.workers import Workers, storage_error
+from kitd.content.workers import Steps, Workers, storage_error
 from kitd.spec.digest import digest_of
 from kitd_client.api.errors import NoSpace, NotFound, StorageIo
 
@@ -74,7 +76,7 @@ async def test_long_work_can_be_cancelled_between_its_steps(tmp_path: Path) -> N
     done: list[int] = []
     closed: list[bool] = []
 
-    def steps():  # type: ignore[no-untyped-def]  # noqa: ANN202 (a generator)
+    def steps() -> Steps:
         try:
             for number in range(1_000_000):
                 done.append(number)
@@ -85,7 +87,7 @@ async def test_long_work_can_be_cancelled_between_its_steps(tmp_path: Path) -> N
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Workers(tmp_path).work_through, steps())
         while len(done) < 3:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
     assert closed == [True]
     assert len(done) < 1_000_000
@@ -102,11 +104,11 @@ async def test_a_full_disk_keeps_what_was_written(
     def full(descriptor: int, piece: bytes) -> None:
         nonlocal allowed
         if allowed < len(piece):
-            written = unfinished.os.write(descriptor, piece[: allowed // 2])
+            written = os.write(descriptor, piece[: allowed // 2])
             allowed -= written
             raise OSError(errno.ENOSPC, "No space left on device")
         allowed -= len(piece)
-        assert unfinished.os.write(descriptor, piece) == len(piece)
+        assert os.write(descriptor, piece) == len(piece)
 
     monkeypatch.setattr(unfinished, "write_all", full)
     monkeypatch.setattr(writer, "write_all", full)
@@ -129,7 +131,9 @@ async def test_a_full_disk_keeps_what_was_written(
     assert await read_all(store, digest) == data
 
 
-async def test_another_source_can_go_on_after_a_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_source_can_go_on_after_a_full_disk(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = noise(100_000, 1)
 
     async with opened(root) as store:
