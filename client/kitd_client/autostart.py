@@ -138,7 +138,7 @@ def _spawn(log: _Log, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
 def _from_here(environ: Mapping[str, str]) -> dict[str, str]:
     """Relative paths are the caller's, and the daemon starts in the root directory."""
     names = ("KITD_CACHE_DIR", "KITD_CONFIG")
-    return {name: os.path.abspath(environ[name]) for name in names if environ.get(name)}
+    return {name: str(Path(environ[name]).absolute()) for name in names if environ.get(name)}
 
 
 class _Exit:

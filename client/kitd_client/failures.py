@@ -1,6 +1,8 @@
 """What may be wrong between client and daemon, in words; imported when it happens."""
 
-import getpass
+import grp
+import stat
+from pathlib import Path
 from shlex import quote
 
 import msgspec
@@ -35,13 +37,25 @@ def unusable(path: str, error: OSError) -> KitdError:
     """The socket is there and cannot be used."""
     if isinstance(error, PermissionError):
         hint = f"only its owner may use {path}; name another daemon with --socket"
-        if path == SYSTEM_SOCKET:
-            user = getpass.getuser()
+        group = _group(path)
+        if group:
             hint = (
-                f"run 'sudo usermod -aG kitd {user}' and log in again, or name another daemon with --socket"
+                f"run 'sudo usermod -aG {group} $USER' and log in again, or name another daemon with --socket"
             )
         return PermissionDenied(f"permission denied on {path}", hint=hint, socket=path)
     return DaemonUnreachable(f"{path} cannot be connected to: {error.strerror or error}", socket=path)
+
+
+def _group(path: str) -> str:
+    """The group that may use a socket; empty: none, or one that nobody is asked to join."""
+    if path == SYSTEM_SOCKET:
+        return "kitd"
+    try:
+        status = Path(path).stat()
+        group = grp.getgrgid(status.st_gid).gr_name
+    except (OSError, KeyError):
+        return ""
+    return group if status.st_mode & stat.S_IWGRP and status.st_gid else ""
 
 
 def silent(path: str) -> KitdError:

@@ -84,6 +84,7 @@ class Collector:
         self._trash = trash
         self._leases = leases
         self._under_way = under_way
+        self._replaced: list[Blob] = []
 
     def untag(self, reference: Reference, *, force: bool) -> Removal:
         """Takes a name away and collects.
@@ -190,13 +191,33 @@ class Collector:
         return freed
 
     def replaced(self, before: Blob) -> None:
-        """Trashes what a blob was kept as, after it was published in the other way."""
-        if before.recipe:
-            candidates = self._recipe_objects(before.digest)
-            self._trash.put(self._layout.recipe(before.digest))
-        else:
-            candidates = {before.digest}
-        self.release((), candidates)
+        """Trashes what a blob was kept as, after it was published in the other way: once nobody reads it.
+
+        After a restart what was left goes with the blob.
+        """
+        self._replaced.append(before)
+        self.drop_replaced()
+
+    @property
+    def has_rubbish(self) -> bool:
+        """Whether `drop_replaced` has something to do. Also for the event loop."""
+        return any(not self._leases.holds(blob.digest) for blob in self._replaced)
+
+    def drop_replaced(self) -> None:
+        """Trashes what blobs were kept as that nobody holds any more."""
+        held = self._leases.held()
+        due = [blob for blob in self._replaced if blob.digest not in held]
+        self._replaced = [blob for blob in self._replaced if blob.digest in held]
+        for before in due:
+            now = self._database.blob(before.digest)
+            if now is None or now.recipe == before.recipe:
+                continue  # it is gone, or kept as before again
+            if before.recipe:
+                candidates = self._recipe_objects(before.digest)
+                self._trash.put(self._layout.recipe(before.digest))
+            else:
+                candidates = {before.digest}
+            self.release((), candidates)
 
     def _recipe_objects(self, digest: Digest) -> set[Digest]:
         if not os.path.exists(self._layout.recipe(digest)):

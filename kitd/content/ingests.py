@@ -1,9 +1,11 @@
 """Opening blobs for writing, and what becomes of those that are left."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import anyio
 
 from kitd.content.blobs import Blobs
 from kitd.content.flight import RESUMED, Flight, Flights, Waiter
@@ -18,7 +20,7 @@ from kitd.content.trash import Trash
 from kitd.content.workers import Workers
 from kitd.content.writer import Sealed
 from kitd.spec.digest import Digest
-from kitd_client.api.errors import DigestMismatch, SizeMismatch
+from kitd_client.api.errors import DigestMismatch, KitdError, SizeMismatch
 
 
 class Fresh(NamedTuple):
@@ -29,7 +31,11 @@ class Fresh(NamedTuple):
 
 
 class Ingests:
-    """All blobs being written."""
+    """All blobs being written.
+
+    Args (of those that do not speak for themselves):
+        drop: gives up an ingest directory, and what a publication that failed has linked; bytes it had.
+    """
 
     def __init__(
         self,
@@ -41,6 +47,7 @@ class Ingests:
         leases: Leases,
         flights: Flights,
         workers: Workers,
+        drop: Callable[[Path], int],
     ) -> None:
         self._layout = layout
         self._blobs = blobs
@@ -50,6 +57,7 @@ class Ingests:
         self._leases = leases
         self._flights = flights
         self._workers = workers
+        self._drop = drop
 
     @asynccontextmanager
     async def ingest(
@@ -139,12 +147,12 @@ class Ingests:
     async def _discard(self, intake: Intake) -> None:
         await self._workers.finish(self._trash.put, intake.directory)
 
-    async def abandon(self, digest: Digest, drop: Callable[[Path], int]) -> int:
+    async def abandon(self, digest: Digest) -> int:
         """Drops what is written of a blob, unless somebody writes it now; bytes it had."""
         if digest in self._flights.under_way():
             return 0
         async with self._flights.turn(digest, Waiter("", _never, _unheard)):
-            return await self._workers.commit(drop, self._layout.ingest_of(digest))
+            return await self._workers.commit(self._drop, self._layout.ingest_of(digest))
 
     async def commit(self, sealed: Sealed) -> bool:
         """Publishes a sealed blob, unless it is here already; whether it is new."""
@@ -169,6 +177,11 @@ class Ingests:
             try:
                 await self._workers.work(intake.begin)
                 yield Fresh(intake, commit)
+            except Exception:
+                if intake.sealed:
+                    with anyio.CancelScope(shield=True), suppress(KitdError):
+                        await self._workers.commit(self._drop, intake.directory)
+                raise
             finally:
                 await self._workers.finish(intake.close)
                 await self._discard(intake)

@@ -50,6 +50,8 @@ class Intake:
         """Literals and objects; else the whole blob is one object."""
         self.broken = False
         """A write failed: memory is ahead of the disk, and only the disk counts."""
+        self.sealed = False
+        """It is complete, and somebody may have begun to link its files into the store."""
         self.directory = directory
         self._objects = objects
         self._journaled = journaled
@@ -163,6 +165,7 @@ class Intake:
         self.broken = True
         sealed = self.writer.seal()
         self.broken = False
+        self.sealed = True
         return sealed
 
     def close(self) -> None:

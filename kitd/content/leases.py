@@ -32,6 +32,10 @@ class Leases:
                 if not self._held[digest]:
                     del self._held[digest]
 
+    def holds(self, digest: Digest) -> bool:
+        with self._lock:
+            return digest in self._held
+
     def held(self) -> set[Digest]:
         with self._lock:
             return set(self._held)

@@ -299,13 +299,7 @@ class Objects:
         made = self._layout.fresh_ingest()
         descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            size = os.fstat(source).st_size
-            offset = 0
-            while offset < size:
-                copied = os.copy_file_range(source, descriptor, size - offset, offset)
-                if copied == 0:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO), target)
-                offset += copied
+            _copy_bytes(source, descriptor)
             seal_file(descriptor, mode)
             os.fdatasync(descriptor)
             os.rename(made, target)
@@ -314,6 +308,16 @@ class Objects:
             raise
         finally:
             os.close(descriptor)
+
+
+def _copy_bytes(source: int, target: int) -> None:
+    size = os.fstat(source).st_size
+    offset = 0
+    while offset < size:
+        copied = os.copy_file_range(source, target, size - offset, offset)
+        if copied == 0:
+            raise OSError(errno.EIO, "the file became shorter while it was copied")
+        offset += copied
 
 
 def _is_sound(descriptor: int, digest: Digest, size: int | None, mode: int = READ_ONLY) -> bool:

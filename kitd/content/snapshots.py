@@ -14,11 +14,13 @@ import msgspec
 from kitd.content import sync
 from kitd.content.database import Database
 from kitd.content.layout import Layout
+from kitd.content.names import is_named
 from kitd.content.objects import READ_ONLY, Objects
 from kitd.content.trash import Trash
 from kitd.content.workers import Steps
 from kitd.layer.tar import check_name
 from kitd.spec.digest import Digest
+from kitd_client.api.errors import NotFound
 
 _DIRECTORY: Final = 0o555
 _EXECUTE: Final = 0o111
@@ -116,16 +118,23 @@ class Snapshots:
             os.close(source)
 
     def publish(self, path: Path, manifest: Digest, key: str) -> None:
-        """Gives a built tree its name, durably, and notes it."""
+        """Gives a built tree its name, durably, and notes it.
+
+        Raises:
+            NotFound: the kit has no name any more, so nobody could ever remove the tree.
+        """
         made = path.with_suffix(_UNDER_WAY)
         made.rename(path)
         sync.sync_directory(str(self._layout.snapshots))
         with self._database.transaction() as connection:
+            if not is_named(connection, manifest):
+                raise NotFound(f"kit {manifest} was removed meanwhile", hint="pull it again", digest=manifest)
             connection.execute("INSERT INTO snapshot VALUES (?, ?, ?)", (path.name, manifest, key))
 
     def drop(self, path: Path) -> None:
-        """Puts an unfinished tree aside."""
+        """Puts a tree aside that is unfinished, or was not noted."""
         self._trash.put(path.with_suffix(_UNDER_WAY))
+        self._trash.put(path)
 
     def put_aside(self, names: Iterable[str]) -> None:
         """Puts trees aside whose rows are gone."""

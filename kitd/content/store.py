@@ -81,16 +81,6 @@ class ContentStore:
         self._turns = Turns()
         publisher = Publisher(self._objects, database, self._trash, workers)
         self._blobs = Blobs(database, self._objects, self._leases)
-        self._ingests = Ingests(
-            layout,
-            self._blobs,
-            self._objects,
-            publisher,
-            self._trash,
-            self._leases,
-            self._flights,
-            workers,
-        )
         self._collector = Collector(
             layout,
             database,
@@ -100,6 +90,17 @@ class ContentStore:
             self._trash,
             self._leases,
             self._flights.under_way,
+        )
+        self._ingests = Ingests(
+            layout,
+            self._blobs,
+            self._objects,
+            publisher,
+            self._trash,
+            self._leases,
+            self._flights,
+            workers,
+            self._collector.drop_ingest,
         )
         self._layers = Layers(
             database, self._blobs, self._objects, self._ingests, publisher, self._collector, workers
@@ -141,6 +142,8 @@ class ContentStore:
             await self._rubbish.wait()
             self._rubbish = anyio.Event()
             try:
+                if self._collector.has_rubbish:
+                    await self._workers.commit(self._collector.drop_replaced)
                 while await self._workers.work(self._trash.unlink_some):
                     pass
             except KitdError as error:
@@ -286,6 +289,7 @@ class ContentStore:
         Raises:
             ObjectDamaged: an object of it cannot be used.
             ArchiveInvalid: a path leads out of the tree.
+            NotFound: the kit lost its last name meanwhile.
         """
         async with self._turns.turn((manifest, key)):
             known = await self.find_snapshot(manifest, key)
@@ -339,7 +343,7 @@ class ContentStore:
         removal = await self._workers.commit(self._collector.untag, reference, force=force)
         freed = removal.freed
         for digest in await self._workers.commit(self._collector.abandoned):
-            freed += await self._ingests.abandon(digest, self._collector.drop_ingest)
+            freed += await self._ingests.abandon(digest)
         return msgspec.structs.replace(removal, freed=freed)
 
     async def usage(self) -> Usage:
@@ -350,7 +354,7 @@ class ContentStore:
         return Usage(self._database.size(), shutil.disk_usage(self.root).free, self._names.count())
 
     def _look_at_trash(self) -> None:
-        if self._trash.pending:
+        if self._trash.pending or self._collector.has_rubbish:
             self._trash.pending = False
             self._rubbish.set()
 

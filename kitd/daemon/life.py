@@ -128,6 +128,8 @@ class Life:
             new = await anyio.to_thread.run_sync(load)
         except KitdError as error:
             _log.error("the configuration is rejected, the old one stays: %s", error.message)
+        except Exception:  # noqa: BLE001 - whatever stands in a file, running jobs do not end for it
+            _log.exception("the configuration cannot be read, the old one stays")
         else:
             set_up_logging(new.log, os.environ)
             set_rate(new.transfer.rate_limit)

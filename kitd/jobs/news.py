@@ -57,20 +57,16 @@ class News:
         self._items: dict[str, _Item] = {}
         self._notes: dict[str, _Note] = {}
         self._left_out = 0
-
-    @property
-    def total(self) -> int:
+        self.total = 0
         """Bytes of all items begun so far."""
-        return sum(item.total for item in self._items.values())
-
-    @property
-    def done(self) -> int:
+        self.done = 0
         """Bytes done of all items begun so far."""
-        return sum(item.done for item in self._items.values())
 
     def began(self, item: str, total: int, done: int) -> None:
         """See `Progress`."""
         entry = self._touched(item)
+        self.total += total - entry.total
+        self.done += done - entry.done
         entry.total, entry.base, entry.sources = total, done, {}
         entry.begun += 1
         self._speak()
@@ -79,6 +75,7 @@ class News:
         """See `Progress`."""
         sources = self._touched(item).sources
         sources[source] = sources.get(source, 0) + count
+        self.done += count
         self._stir()
 
     def waiting(self, reason: str, seconds: float) -> None:

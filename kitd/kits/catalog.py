@@ -4,9 +4,9 @@ from itertools import groupby
 
 import msgspec
 
-from kitd.content.names import KitRecord, TagRow
+from kitd.content.names import TagRow
 from kitd.content.store import ContentStore
-from kitd.kits.load import load_kit
+from kitd.kits.load import load_kit, load_parents
 from kitd.spec.digest import Digest
 from kitd.spec.kitfile import encode_kitfile
 from kitd.spec.media_types import CLI_VERSION
@@ -87,7 +87,7 @@ async def info(store: ContentStore, reference: str) -> Info:
         NotFound: the store does not name it.
     """
     stored = await load_kit(store, parse_reference(reference))
-    return Info(encode_kitfile(stored.kit.kitfile).decode())
+    return Info((await store.work(encode_kitfile, stored.kit.kitfile)).decode())
 
 
 async def tag(store: ContentStore, request: TagRequest) -> Tagged:
@@ -102,10 +102,11 @@ async def tag(store: ContentStore, request: TagRequest) -> Tagged:
     if destination.digest is not None:
         raise InvalidReference(f"{request.destination} is a digest: a kit cannot be tagged as one")
     with store.lease() as lease:
-        record: KitRecord = (await load_kit(store, source)).record
-        lease.hold(record.manifest)
-        await store.tag(destination, record)
-    return Tagged(str(destination), record.manifest)
+        stored = await load_kit(store, source, lease)
+        if stored.record.parents:
+            await load_parents(store, stored, lease)
+        await store.tag(destination, stored.record)
+    return Tagged(str(destination), stored.record.manifest)
 
 
 async def remove(store: ContentStore, reference: str, *, force: bool) -> Removed:

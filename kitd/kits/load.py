@@ -2,10 +2,10 @@
 
 import msgspec
 
+from kitd.content.leases import Lease
 from kitd.content.names import KitRecord
 from kitd.content.store import ContentStore
 from kitd.kits.tree import TreePlan
-from kitd.spec.digest import Digest
 from kitd.spec.kitfile import CONFIG_LIMIT, parse_config
 from kitd.spec.modelkit import Filter, Kit, Layer, join, narrow_to_model, select
 from kitd.spec.oci import MANIFEST_LIMIT, Descriptor, parse_manifest
@@ -23,8 +23,13 @@ class StoredKit(msgspec.Struct, frozen=True):
     kit: Kit
 
 
-async def load_kit(store: ContentStore, reference: Reference) -> StoredKit:
+async def load_kit(store: ContentStore, reference: Reference, lease: Lease | None = None) -> StoredKit:
     """The kit a reference names.
+
+    Args:
+        store: where it is.
+        reference: its name.
+        lease: holds, from before each is asked for, every blob that a verb on this kit may touch.
 
     Raises:
         NotFound: the store does not name it.
@@ -33,11 +38,13 @@ async def load_kit(store: ContentStore, reference: Reference) -> StoredKit:
     if record is None:
         hint = "kitctl list" if reference.is_local else f"kitctl pull {reference}"
         raise NotFound(f"{reference} is not here", hint=hint, reference=str(reference))
-    return await _load(store, reference, record)
+    return await _load(store, reference, record, lease)
 
 
-async def load_parents(store: ContentStore, stored: StoredKit) -> list[StoredKit]:
+async def load_parents(store: ContentStore, stored: StoredKit, lease: Lease | None) -> list[StoredKit]:
     """The parents of a kit, as they were when it was pulled or packed; the nearest first.
+
+    `lease` holds what they need, as `load_kit` does: the kit may lose its name while a verb is at work.
 
     Raises:
         KitIncomplete: the kit came without its parents (somebody pushed it here).
@@ -48,20 +55,32 @@ async def load_parents(store: ContentStore, stored: StoredKit) -> list[StoredKit
             hint=f"kitctl pull {stored.reference}",
             reference=str(stored.reference),
         )
-    return [
-        await _load(
-            store, stored.reference, KitRecord(manifest=digest, selected=(), complete=False, parents=())
-        )
+    records = [
+        KitRecord(manifest=digest, selected=(), complete=False, parents=())
         for digest in stored.record.parents
     ]
+    return [await _load(store, stored.reference, record, lease) for record in records]
 
 
-async def _load(store: ContentStore, reference: Reference, record: KitRecord) -> StoredKit:
+async def _load(
+    store: ContentStore, reference: Reference, record: KitRecord, lease: Lease | None
+) -> StoredKit:
+    if lease is not None:
+        for digest in (record.manifest, *record.selected, *record.parents):
+            lease.hold(digest)
     manifest_bytes = await store.read(record.manifest, MANIFEST_LIMIT)
     manifest = await store.work(parse_manifest, manifest_bytes)
+    if lease is not None:
+        for each in (manifest.config, *manifest.layers):
+            lease.hold(each.digest)
     config_bytes = await store.read(manifest.config.digest, CONFIG_LIMIT)
-    kit = join(manifest, await store.work(parse_config, config_bytes))
-    return StoredKit(reference, record, manifest_bytes, config_bytes, kit)
+    return StoredKit(
+        reference,
+        record,
+        manifest_bytes,
+        config_bytes,
+        await store.work(lambda: join(manifest, parse_config(config_bytes))),
+    )
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -72,8 +91,12 @@ class Wanted(msgspec.Struct, frozen=True):
     """The parents' first: a child's files come after."""
 
 
-async def choose_layers(store: ContentStore, stored: StoredKit, filters: tuple[Filter, ...]) -> Wanted:
+async def choose_layers(
+    store: ContentStore, stored: StoredKit, filters: tuple[Filter, ...], lease: Lease
+) -> Wanted:
     """The layers that filters select, of the kit and of its parents (of which only `model` counts).
+
+    `lease` holds the parents' from here on.
 
     Raises:
         KitIncomplete: naming the first layer that is not here.
@@ -82,7 +105,7 @@ async def choose_layers(store: ContentStore, stored: StoredKit, filters: tuple[F
     layers: list[Layer] = []
     narrowed = narrow_to_model(filters)
     if narrowed is not None:
-        for parent in reversed(await load_parents(store, stored)):
+        for parent in reversed(await load_parents(store, stored, lease)):
             layers += select(parent.kit, narrowed).layers
     layers += selection.layers
     for layer in layers:
@@ -99,17 +122,6 @@ async def require(store: ContentStore, reference: Reference, label: str, layer: 
             reference=str(reference),
             digest=layer.digest,
         )
-
-
-def known_digests(stored: StoredKit) -> list[Digest]:
-    """Every blob a verb on this kit may touch: what a lease must hold."""
-    manifest = stored.kit.manifest
-    return [
-        stored.record.manifest,
-        manifest.config.digest,
-        *(layer.digest for layer in manifest.layers),
-        *stored.record.parents,
-    ]
 
 
 async def plan_tree(store: ContentStore, wanted: Wanted) -> TreePlan:

@@ -14,7 +14,11 @@ from kitd.spec.modelkit import RawFile, compose, layer_annotations, parent_refer
 from kitd.spec.oci import Descriptor
 from kitd.spec.reference import Reference, parse_reference
 from kitd.workspace import Workspace
+from kitd_client.api.errors import InvalidRequest
 from kitd_client.api.jobs import Packed, PackedLayer, PackRequest
+
+_LAST_EPOCH = 253_402_300_799
+"""The last second whose year has four digits."""
 
 KIT_VERSION = "1.17.0"
 """The kit whose manifests ours equal; it stands where kit writes its own version."""
@@ -34,9 +38,11 @@ async def pack(
         KitfileNotFound, KitfileInvalid: there is no Kitfile to pack by.
         SourceUnreadable, SourceUnsuitable, SourceChanged: the directory does not have what the Kitfile says.
         ParentUnreachable: the kit builds on one that cannot be had.
-        KitError: what the store had to say. Nothing is named before all of it is stored.
+        InvalidRequest: SOURCE_DATE_EPOCH is no moment that a kit can name.
+        KitdError: what the store had to say. Nothing is named before all of it is stored.
     """
     names = [parse_reference(text) for text in request.tags]
+    created = _created(request.source_date_epoch)
     with store.lease() as lease:
         kitfile = await read_kitfile(store, workspace, request, progress)
         parents = Parents()
@@ -49,10 +55,11 @@ async def pack(
             progress.warned("the Kitfile names no files: the kit has no layers")
         packing = None if request.compression == "none" else request.compression
         layers = [await write_layer(store, workspace, plan, packing, progress, lease) for plan in plans]
-        created = _created(request.source_date_epoch)
-        config, manifest = compose(
+        described = [_described(plan, layer, created) for plan, layer in zip(plans, layers, strict=True)]
+        config, manifest = await store.work(
+            compose,
             kitfile,
-            [_described(plan, layer, created) for plan, layer in zip(plans, layers, strict=True)],
+            described,
             created=created,
             version=KIT_VERSION,
         )
@@ -89,5 +96,10 @@ def _described(plan: LayerPlan, layer: PackedLayer, created: str) -> tuple[Descr
 
 def _created(epoch: int | None) -> str:
     """Seconds since 1970, or now, as kit writes it (RFC 3339, UTC)."""
+    if epoch is not None and not 0 <= epoch <= _LAST_EPOCH:
+        raise InvalidRequest(
+            "SOURCE_DATE_EPOCH is no moment that a kit can name",
+            hint=f"give seconds since 1970, from 0 to {_LAST_EPOCH} (the end of the year 9999)",
+        )
     moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(epoch, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,7 +1,7 @@
 """path: a read-only tree of a kit inside the store, without a second copy."""
 
 from kitd.content.store import ContentStore
-from kitd.kits.load import choose_layers, known_digests, load_kit, plan_tree
+from kitd.kits.load import choose_layers, load_kit, plan_tree
 from kitd.spec.digest import digest_of
 from kitd.spec.modelkit import parse_filters
 from kitd.spec.reference import parse_reference
@@ -20,10 +20,8 @@ async def path(store: ContentStore, request: PathRequest) -> PathAnswer:
     reference = parse_reference(request.reference)
     filters = parse_filters(request.filters)
     with store.lease() as lease:
-        stored = await load_kit(store, reference)
-        for digest in known_digests(stored):
-            lease.hold(digest)
-        wanted = await choose_layers(store, stored, filters)
+        stored = await load_kit(store, reference, lease)
+        wanted = await choose_layers(store, stored, filters, lease)
         key = digest_of("\n".join(layer.descriptor.digest for layer in wanted.layers).encode())
         known = await store.find_snapshot(stored.record.manifest, key)
         if known is None:

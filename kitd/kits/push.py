@@ -1,7 +1,7 @@
 """push: a kit from the store to a registry."""
 
 from kitd.content.store import ContentStore
-from kitd.kits.load import StoredKit, known_digests, load_kit, require
+from kitd.kits.load import StoredKit, load_kit, require
 from kitd.progress import Progress
 from kitd.registry.transport import Access, Transport
 from kitd.spec.digest import Digest
@@ -33,9 +33,7 @@ async def push(
         )
     access = Access(uid=uid, context=request.context)
     with store.lease() as lease:
-        stored = await load_kit(store, source)
-        for digest in known_digests(stored):
-            lease.hold(digest)
+        stored = await load_kit(store, source, lease)
         labels = {layer.descriptor.digest: layer.label for layer in stored.kit.layers}
         for layer in stored.kit.manifest.layers:
             await require(store, source, labels.get(layer.digest, "of another kind"), layer)

@@ -4,7 +4,7 @@ import msgspec
 
 from kitd.content.leases import Lease
 from kitd.content.store import ContentStore
-from kitd.kits.load import known_digests, load_kit, load_parents
+from kitd.kits.load import load_kit, load_parents
 from kitd.layer.ignore import parse_ignore
 from kitd.layer.selection import Entry, LayerPlan, Selector
 from kitd.progress import Progress
@@ -14,7 +14,7 @@ from kitd.spec.kitfile import KITFILE_NAMES, Kitfile, parse_kitfile
 from kitd.spec.modelkit import Kit, narrow_to_model, refuse_remote_datasets
 from kitd.spec.reference import parse_reference
 from kitd.transfer.fetch import fetch_chain
-from kitd.workspace import Workspace
+from kitd.workspace import Listing, Workspace
 from kitd_client.api.errors import KitfileNotFound, ReferenceChainTooLong
 from kitd_client.api.jobs import PackRequest
 
@@ -76,11 +76,9 @@ async def find_parents(
     """
     reference = parse_reference(reference_text)
     if await store.resolve(reference) is not None:
-        nearest = await load_kit(store, reference)
-        for digest in known_digests(nearest):
-            lease.hold(digest)
+        nearest = await load_kit(store, reference, lease)
         kits = [(nearest.record.manifest, nearest.kit)]
-        kits += [(parent.record.manifest, parent.kit) for parent in await load_parents(store, nearest)]
+        kits += [(parent.record.manifest, parent.kit) for parent in await load_parents(store, nearest, lease)]
         if len(kits) > LONGEST_CHAIN:
             raise ReferenceChainTooLong(
                 f"reached maximum number of model references ({LONGEST_CHAIN}) from {reference}"
@@ -128,12 +126,15 @@ async def choose_files(
     )
     while directories := selector.wanted():
         for listing in await workspace.scan(directories):
-            entries = [
-                Entry(entry.name, entry.kind, entry.mode, entry.size, entry.error)
-                for entry in listing.entries
-            ]
-            await store.work(selector.listed, listing.directory, entries, listing.error)
+            await store.work(_listed, selector, listing)
     plans, warnings = await store.work(selector.plan)
     for warning in warnings:
         progress.warned(warning)
     return plans
+
+
+def _listed(selector: Selector, listing: Listing) -> None:
+    entries = [
+        Entry(entry.name, entry.kind, entry.mode, entry.size, entry.error) for entry in listing.entries
+    ]
+    selector.listed(listing.directory, entries, listing.error)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from kitd.content.snapshots import TreeEntry
 from kitd.content.store import ContentStore
-from kitd.kits.load import StoredKit, Wanted, choose_layers, known_digests, load_kit, plan_tree
+from kitd.kits.load import StoredKit, Wanted, choose_layers, load_kit, plan_tree
+from kitd.kits.tree import TreePlan
 from kitd.progress import Progress
 from kitd.spec.digest import Digest
 from kitd.spec.kitfile import encode_kitfile
@@ -35,17 +35,15 @@ async def unpack(
     reference = parse_reference(request.reference)
     filters = parse_filters(request.filters)
     with store.lease() as lease:
-        stored = await load_kit(store, reference)
-        for digest in known_digests(stored):
-            lease.hold(digest)
+        stored = await load_kit(store, reference, lease)
         progress.resolved(str(reference), stored.record.manifest)
-        wanted = await choose_layers(store, stored, filters)
+        wanted = await choose_layers(store, stored, filters, lease)
         plan = await plan_tree(store, wanted)
         if plan.masked:
             progress.warned(
                 f"{plan.masked} file(s) have a setuid, setgid or sticky bit, which is never unpacked"
             )
-        members = _members(stored, wanted, await store.work(plan.entries))
+        members = await store.work(_members, stored, wanted, plan)
         skipped = (await workspace.check([member for member, _ in members])).skipped
         pairs = [pair for index, pair in enumerate(members) if index not in skipped]
         await _write(store, workspace, pairs, progress)
@@ -62,7 +60,8 @@ async def unpack(
 Pair = tuple[MemberToWrite, Digest | None]
 
 
-def _members(stored: StoredKit, wanted: Wanted, entries: Sequence[TreeEntry]) -> list[Pair]:
+def _members(stored: StoredKit, wanted: Wanted, plan: TreePlan) -> list[Pair]:
+    entries = plan.entries()
     members: list[Pair] = [
         (MemberToWrite(entry.path, entry.is_dir, entry.mode, entry.size), entry.digest) for entry in entries
     ]

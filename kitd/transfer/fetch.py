@@ -25,6 +25,7 @@ from kitd_client.api.errors import (
     ParentUnreachable,
     ReferenceChainTooLong,
     ReferenceCycle,
+    StorageIo,
     Unauthorized,
 )
 
@@ -94,8 +95,8 @@ async def fetch_chain(
             remote = await _fetch_documents(
                 store, open_repository(following), following, wanted, progress, lease
             )
-        except Unauthorized:
-            raise
+        except (Unauthorized, NoSpace, StorageIo):
+            raise  # what it is, also for a parent
         except KitdError as error:
             if not chain:
                 raise
@@ -136,7 +137,7 @@ async def _fetch_documents(
         config_bytes = await store.read(config.digest, CONFIG_LIMIT)
     else:
         config_bytes = await repository.fetch_bytes(config, CONFIG_LIMIT)
-    kit = join(manifest, await store.work(parse_config, config_bytes))
+    kit = await store.work(lambda: join(manifest, parse_config(config_bytes)))
     await store.add(config_bytes, config.digest)
     await store.add(manifest_bytes, digest)
     return RemoteKit(reference, digest, kit, _choose(kit, filters), repository)

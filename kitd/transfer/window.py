@@ -25,6 +25,9 @@ from kitd.transfer.plan import plan_range_size, plan_share
 
 Pieces = list[Buffer]
 
+LARGEST_APPEND = 16 << 20
+"""Bytes after which no further range joins an append: it cannot be cancelled, and lasts some 20 ms by then."""
+
 
 class Seat:
     """One admitted blob: its own range and connection, and the read-ahead it holds."""
@@ -201,10 +204,20 @@ async def ordered(
                     end = min(asked + seat.range_size, stop)
                     tasks.start_soon(fetch_one, asked, end)
                     asked = end
-                pieces = arrived.pop(appended, None)
-                if pieces is None:
+                ready, appended = _in_order(arrived, appended)
+                if not ready:
                     await seat.news()
                     continue
-                await append(pieces)
-                appended += sum(map(len, pieces))
-                seat.give_back()
+                await append([piece for pieces in ready for piece in pieces])
+                for _ in ready:
+                    seat.give_back()
+
+
+def _in_order(arrived: dict[int, Pieces], position: int) -> tuple[list[Pieces], int]:
+    """Takes the ranges that follow `position` without a gap, as far as one append shall go; where they end."""
+    ready: list[Pieces] = []
+    start = position
+    while position - start < LARGEST_APPEND and (pieces := arrived.pop(position, None)) is not None:
+        ready.append(pieces)
+        position += sum(map(len, pieces))
+    return ready, position

@@ -80,7 +80,7 @@ class Turns:
         only `finish` makes sense then.
         """
         # What the job has just said goes first: in the middle of a turn, which may last, nobody hears it.
-        for _ in range(_SPEAKERS_STEPS):
+        for _ in range(_SPEAKERS_STEPS if self._greeted else 0):
             await checkpoint()
         await self._begin()
         try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-from fakes.stores import TAR, emptied, ingest, noise, opened, plain_tar, read_all
+from fakes.stores import TAR, emptied, ingest, names_in, noise, opened, plain_tar, read_all
 
 from kitd.content import sync
 from kitd.content.database import Blob, Database
@@ -164,7 +164,7 @@ def contents(root: Path) -> set[str]:
         for path in (root / folder).rglob("*")
         if path.is_file() or folder == "ingest"
     }
-    return found | {f"{len(os.listdir(root / 'snapshots'))} trees"}
+    return found | {f"{len(names_in(root / 'snapshots'))} trees"}
 
 
 class Killer:

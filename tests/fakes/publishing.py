@@ -31,8 +31,9 @@ def leave_out(store: ContentStore, step: str) -> None:
         store._database._connection.execute("PRAGMA synchronous = OFF")
     elif step == "link":
         put_in_place(
-            Objects, "place", lambda self, _source, digest: os.path.dirname(self._layout.object(digest))
+            Objects, "place", lambda self, _source, digest: str(Path(self._layout.object(digest)).parent)
         )
+        put_in_place(Objects, "require", lambda _self, _digest: None)  # it would refuse to go on
 
 
 def put_in_place(owner: object, name: str, what: Callable[..., object]) -> None:

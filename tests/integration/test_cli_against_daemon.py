@@ -19,13 +19,14 @@ from fakes.registry import ScriptedRegistry
 from fakes.tokens import Basic
 
 from kitd_client.api.errors import Problem
-from kitd_client.api.jobs import JobInfo, JobStarted, Packed, Pulled, Pushed, Result, Unpacked
+from kitd_client.api.jobs import JobInfo, JobStarted, Packed, Pulled, Pushed, Unpacked
 from kitd_client.api.kits import Inspection, PathAnswer, Removed, Status, Tagged, Version
+from kitd_client.cli import COMMANDS
 
 T = TypeVar("T")
 USER, PASSWORD = "ann", "correct horse"
 KITFILE = (
-    "manifestVersion: 1.0.0\npackage: {name: letters, authors: [Ann]}\nmodel: {name: abc, path: model}\n"
+    "manifestVersion: 1.0.0\npackage: {name: letters, authors: [Ann]}\nmodel: {name: letters, path: model}\n"
 )
 ALL_KINDS = [
     FakeLayer("model", "weights", {"weights/a.bin": some_bytes(3000, 1), "weights/sub/b": b""}, name="m"),
@@ -100,8 +101,7 @@ def test_pack_prints_names_with_digests(daemon: Daemon, tree: Path) -> None:
     assert re.fullmatch(r"cli/pack:v1@sha256:[0-9a-f]{64}", first)
     assert second == first.replace(":v1@", ":v2@")
     assert done.stderr.splitlines()[-1].startswith("kitctl: packed 1 layer, ")
-    packed = json_of(daemon, Result, "pack", tree, "-t", "cli/pack:v3")
-    assert isinstance(packed, Packed)
+    packed = json_of(daemon, Packed, "pack", tree, "-t", "cli/pack:v3")
     assert (packed.references, packed.layers[0].path) == (["cli/pack:v3"], "model")
     assert packed.layers[0].already_present
 
@@ -122,7 +122,7 @@ def test_pack_without_a_tag_prints_a_digest_that_can_be_used(daemon: Daemon, tre
     assert done.stderr == ""
     [row] = [line for line in daemon.kitctl("list").stdout.splitlines() if digest in line]
     assert row.split()[1] == "<none>"
-    assert "untagged" in daemon.kitctl("info", f"@{digest}").stdout
+    assert "untagged" in daemon.kitctl("info", digest).stdout
 
 
 def test_pull_prints_the_name_with_its_digest(daemon: Daemon, shelf: ScriptedRegistry) -> None:
@@ -131,8 +131,7 @@ def test_pull_prints_the_name_with_its_digest(daemon: Daemon, shelf: ScriptedReg
     done = daemon.kitctl("pull", reference)
     assert done.stdout == f"{reference}@{kit.digest}\n"
     assert done.stderr.splitlines()[-1].startswith("kitctl: pulled ")
-    pulled = json_of(daemon, Result, "pull", f"{shelf.host}/cli/pull@{kit.digest}")
-    assert isinstance(pulled, Pulled)
+    pulled = json_of(daemon, Pulled, "pull", f"{shelf.host}/cli/pull@{kit.digest}")
     assert (pulled.digest, pulled.size, pulled.present, pulled.complete) == (
         kit.digest,
         kit.size,
@@ -162,8 +161,7 @@ def test_pull_of_a_part_says_so_and_unpack_fetches_the_rest(
 def test_unpack_of_every_kind(daemon: Daemon, shelf: ScriptedRegistry, tmp_path: Path) -> None:
     kit = make_kit(ALL_KINDS)
     reference = published(shelf, "cli/kinds", kit)
-    unpacked = json_of(daemon, Result, "unpack", reference, "-d", tmp_path / "out")
-    assert isinstance(unpacked, Unpacked)
+    unpacked = json_of(daemon, Unpacked, "unpack", reference, "-d", tmp_path / "out")
     assert (unpacked.digest, unpacked.files) == (kit.digest, len(kit.files) + 1)
     found = {path: (tmp_path / "out" / path).read_bytes() for path in kit.files}
     assert found == kit.files
@@ -191,11 +189,11 @@ def test_list_has_kits_columns_and_its_json_fields(daemon: Daemon, tree: Path) -
     head, *rows = [re.split(r" {3,}", line) for line in table.stdout.splitlines()]
     assert head == ["REPOSITORY", "TAG", "MAINTAINER", "NAME", "SIZE", "DIGEST"]
     [row] = json.loads(daemon.kitctl("list", "cli/list", "--format", "json").stdout)
-    assert rows == [["cli/list", tag, "Ann", "abc", row["size"], row["digest"]] for tag in ("a", "b")]
+    assert rows == [["cli/list", tag, "Ann", "letters", row["size"], row["digest"]] for tag in ("a", "b")]
     assert (row["repo"], row["tags"], row["modelName"], row["author"]) == (
         "cli/list",
         ["a", "b"],
-        "abc",
+        "letters",
         "Ann",
     )
     assert (row["bytes"], row["complete"]) == (4000 + 512 - 4000 % 512 + 2 * 512 + 1024, True)
@@ -204,7 +202,7 @@ def test_list_has_kits_columns_and_its_json_fields(daemon: Daemon, tree: Path) -
 
 def test_names_out_of_a_kit_cannot_command_a_terminal(daemon: Daemon, tree: Path) -> None:
     name = '"\\e]0;owned\\a\\nmodel"'
-    (tree / "Kitfile").write_text(KITFILE.replace("abc", name))
+    (tree / "Kitfile").write_text(KITFILE.replace("letters", name))
     daemon.kitctl("pack", tree, "-t", "cli/escape:v1")
     table = daemon.kitctl("list", "cli/escape").stdout
     assert len(table.splitlines()) == 2
@@ -237,7 +235,7 @@ def test_inspect_prints_the_kit_as_kit_does(daemon: Daemon, shelf: ScriptedRegis
 def test_info_prints_the_kitfile(daemon: Daemon, tree: Path) -> None:
     daemon.kitctl("pack", tree, "-t", "cli/info:v1")
     text = daemon.kitctl("info", "cli/info:v1").stdout
-    assert yaml.safe_load(text)["model"] == {"name": "abc", "path": "model"}
+    assert yaml.safe_load(text)["model"] == {"name": "letters", "path": "model"}
     assert json.loads(daemon.kitctl("info", "cli/info:v1", "--format", "json").stdout) == {"kitfile": text}
 
 
@@ -247,7 +245,7 @@ def test_tag_and_remove(daemon: Daemon, tree: Path) -> None:
     done = daemon.kitctl("tag", "cli/tag:v1", "other.example/team/tag:prod")
     assert (done.stdout, done.stderr) == ("", f"kitctl: other.example/team/tag:prod is {packed.digest}\n")
     tagged = json_of(daemon, Tagged, "tag", "cli/tag:v1", "cli/tag:v2")
-    assert tagged == Tagged("localhost/cli/tag:v2", packed.digest) or tagged.reference == "cli/tag:v2"
+    assert tagged == Tagged("cli/tag:v2", packed.digest)
     removed = json_of(daemon, Removed, "remove", "cli/tag:v1,v2")
     assert (len(removed.untagged), removed.digest, removed.freed) == (2, packed.digest, 0)
     done = daemon.kitctl("remove", "other.example/team/tag:prod")
@@ -358,8 +356,7 @@ def test_push_to_another_name(daemon: Daemon, shelf: ScriptedRegistry, tree: Pat
     done = daemon.kitctl("push", "cli/push:v1", first)
     assert done.stdout == f"{first}@{packed.digest}\n"
     assert re.search(r"^kitctl: pushed .* sent$", done.stderr, re.MULTILINE)
-    pushed = json_of(daemon, Result, "push", "cli/push:v1", second)
-    assert isinstance(pushed, Pushed)
+    pushed = json_of(daemon, Pushed, "push", "cli/push:v1", second)
     assert (pushed.reference, pushed.digest) == (second, packed.digest)
     assert shelf.repository("pushed/kit").tags == {"v1": packed.digest, "v2": packed.digest}
     status, problem = problem_of(daemon, "push", "cli/push:v1")
@@ -420,13 +417,13 @@ def test_a_parent_at_another_registry_is_fetched_with_the_credentials_for_that_o
     assert "asking again" not in failed.stderr
 
     daemon.kitctl("login", locked.host, "-u", USER, "-p", PASSWORD, environment=kitops)
-    before = shelf.journal.count("GET", "/manifests/")
+    before = shelf.count("GET", "/manifests/")
     done = daemon.kitctl("pull", reference, environment=kitops)
     note = f"kitctl: {locked.host} wants credentials: asking again with those found for it"
     assert done.stderr.splitlines().count(note) == 1
     assert done.stdout == f"{reference}@{child.digest}\n"
-    assert shelf.journal.count("GET", "/manifests/") == before + 2
-    assert not any(exchange.authorization for exchange in shelf.journal.select())
+    assert shelf.count("GET", "/manifests/") == before + 2
+    assert not any(exchange.authorization for exchange in shelf.select())
 
     daemon.kitctl("unpack", reference, "-d", tmp_path / "out")
     assert (tmp_path / "out" / "weights" / "w.bin").read_bytes() == parent.files["weights/w.bin"]
@@ -464,12 +461,13 @@ def test_failures_have_a_code_and_an_exit_status(
     daemon: Daemon, shelf: ScriptedRegistry, words: list[str], status: int, code: str
 ) -> None:
     words = [word.replace("HOST", shelf.host) for word in words]
+    said_before = len(daemon.log)
     got, problem = problem_of(daemon, *words)
     assert (got, problem.code) == (status, code)
     failed = daemon.kitctl(*words, check=False)
     assert (failed.returncode, failed.stdout) == (status, "")
     assert f"kitctl: {problem.title}\n" in failed.stderr
-    assert "Traceback" not in failed.stderr + daemon.log
+    assert "Traceback" not in failed.stderr + daemon.log[said_before:]
 
 
 @pytest.mark.parametrize(
@@ -491,9 +489,7 @@ def test_a_wrong_command_line_is_usage(daemon: Daemon, words: list[str], said: s
 def test_every_command_explains_itself(daemon: Daemon) -> None:
     overview = daemon.kitctl("--help").stdout
     commands = re.findall(r"^  (\w+) ", overview, re.MULTILINE)
-    assert sorted(commands) == sorted(
-        "pack push pull unpack path tag list remove inspect info login logout jobs attach cancel status version".split()
-    )
+    assert commands == [*COMMANDS]
     with subprocess.Popen(
         [
             "sh",

@@ -52,16 +52,23 @@ class KitdError(Exception):
         self.detail = detail
 
     def problem(self) -> Problem:
-        """This error as it travels."""
+        """This error as it travels: bytes of a file's name that are no UTF-8 are escaped, so it always can."""
+        detail = {
+            name: _sendable(each) if isinstance(each, str) else each for name, each in self.detail.items()
+        }
         return Problem(
             code=self.code,
-            title=self.message,
+            title=_sendable(self.message),
             status=self.status,
-            kept=self.kept,
-            hint=self.hint,
+            kept=self.kept and _sendable(self.kept),
+            hint=self.hint and _sendable(self.hint),
             retryable=self.retryable,
-            detail=self.detail,
+            detail=detail,
         )
+
+
+def _sendable(text: str) -> str:
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 class Internal(KitdError):

@@ -70,9 +70,9 @@ def _stand_in() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:  # noqa: PLR2004 -- the standard streams
         pass
     os.close(descriptor)
-    sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: PTH123, SIM115 -- as long as the process
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: PTH123, SIM115
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: SIM115 -- as long as the process
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _silence() -> None:

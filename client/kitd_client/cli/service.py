@@ -21,21 +21,26 @@ def show_version(transport: Transport | None = None, *, as_json: bool = False) -
     except ValueError as error:
         raise transport.undecodable(error) from error
     except Exception as error:
-        from kitd_client.api.errors import KitdError  # noqa: PLC0415 -- start-up time
+        from kitd_client.api.errors import DaemonUnreachable  # noqa: PLC0415 -- start-up time
 
-        # Whatever is the matter with the daemon: the client's own version is asked for just then.
-        if not isinstance(error, KitdError):
+        if not isinstance(error, DaemonUnreachable):
+            # A daemon of another release, or none of ours: that is just when versions are asked for.
+            _print_versions(None, as_json=as_json)
             raise
         absent = error.message
+    _print_versions(daemon, as_json=as_json)
+    if absent and not as_json:
+        note(absent)
+    return 0
+
+
+def _print_versions(daemon: dict[str, object] | None, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"client": {"version": __version__}, "daemon": daemon}))
-        return 0
+        return
     print(f"kitctl {__version__}")
     if daemon is not None:
         print(f"kitd {daemon.get('version')} (API {daemon.get('api')}, pid {daemon.get('pid')})")
-    else:
-        note(absent)
-    return 0
 
 
 def _show_status(options: "Options") -> int:

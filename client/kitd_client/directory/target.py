@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from kitd_client.api.errors import ProtocolError, TargetUnwritable
@@ -75,8 +76,16 @@ class Target:
             try:
                 self._staging = Staging(self._root)
             except OSError as error:
-                raise _failed("cannot write to the directory", error) from error
+                raise _failed(f"cannot write to {_name(self._root)}", error) from error
         return self._staging
+
+
+def _name(directory: int) -> str:
+    """Where an open directory is, for people."""
+    try:
+        return display_path(bytes(Path(f"/proc/self/fd/{directory}").readlink()))
+    except OSError:
+        return "the directory"
 
 
 def _failed(what: str, error: OSError) -> TargetUnwritable:

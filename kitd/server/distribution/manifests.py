@@ -23,7 +23,7 @@ _BODY_SECONDS = 60.0
 
 
 class _MediaType(msgspec.Struct, rename="camel"):
-    media_type: str = MANIFEST
+    media_type: str | None = None
 
 
 class ManifestRoutes:
@@ -56,7 +56,7 @@ class ManifestRoutes:
         digest = digest_of(data)
         if reference.digest not in {None, digest}:
             raise Refusal(400, "DIGEST_INVALID", f"the manifest has the digest {digest}")
-        manifest = parse_manifest(data)
+        manifest = await self._store.work(parse_manifest, data)
         if manifest.media_type not in {None, "", request.content_type}:
             raise Refusal(
                 400,
@@ -88,7 +88,8 @@ class ManifestRoutes:
                     "MANIFEST_INVALID",
                     f"blob {descriptor.digest} has {size} bytes, not {descriptor.size}",
                 )
-        return join(manifest, parse_config(await self._store.read(manifest.config.digest, _CONFIG_LIMIT)))
+        config = await self._store.read(manifest.config.digest, _CONFIG_LIMIT)
+        return await self._store.work(lambda: join(manifest, parse_config(config)))
 
     async def _record(self, digest: Digest, kit: Kit) -> KitRecord:
         """A parent counts as resolved if it is here: from here nothing is fetched."""
@@ -119,13 +120,13 @@ class ManifestRoutes:
 
 
 async def _small_body(request: web.Request, limit: int) -> bytes:
-    pieces: list[bytes] = []
+    body = bytearray()
     try:
         with anyio.fail_after(_BODY_SECONDS):
             while piece := await request.content.readany():
-                pieces.append(piece)
-                if sum(map(len, pieces)) > limit:
+                body += piece
+                if len(body) > limit:
                     raise Refusal(413, "MANIFEST_INVALID", f"a manifest has at most {limit} bytes")
     except TimeoutError:
         raise Refusal(408, "MANIFEST_INVALID", f"it did not come within {_BODY_SECONDS:g} s") from None
-    return b"".join(pieces)
+    return bytes(body)

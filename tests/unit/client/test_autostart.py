@@ -45,6 +45,7 @@ for fd in os.listdir("/proc/self/fd"):
     except OSError:
         pass  # the one that listed them
 report = {"words": sys.argv[1:], "cwd": os.getcwd(), "leads": os.getsid(0) == os.getpid(), "links": links}
+report["store"] = os.environ.get("KITD_CACHE_DIR")
 with open(home + "/report", "a") as file:
     file.write(json.dumps(report) + "\\n")
 listener.listen()
@@ -98,6 +99,13 @@ def test_a_daemon_is_started_that_shares_nothing_with_its_caller(installation: P
     assert isinstance(links, dict)
     assert [links["0"], links["1"], links["2"]] == ["/dev/null", str(log), str(log)]
     assert not [link for link in links.values() if link.startswith("pipe:")]
+
+
+def test_a_relative_store_is_where_the_caller_is(installation: Path) -> None:
+    environ = os.environ | {"KITD_CACHE_DIR": "store"}
+    subprocess.run([*_KITCTL, "list"], cwd=installation, env=environ, timeout=50, check=True)
+    report = json.loads((installation / "report").read_text())
+    assert (report["cwd"], report["store"]) == ("/", f"{installation}/store")
 
 
 def test_the_daemon_that_was_started_is_used_from_then_on(installation: Path) -> None:

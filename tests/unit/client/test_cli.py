@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -222,6 +223,23 @@ def test_what_the_machine_does_to_a_command_is_its_status(
 
     monkeypatch.setattr("kitd_client.cli.listing.show_kits", fail)
     assert main(["list"]) == status
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "said"),
+    [
+        pytest.param(">&-", 0, 1, id="closed"),
+        pytest.param(">&- 2>&- <&-", 0, 0, id="all closed"),
+        pytest.param(">/dev/full", 1, 2, id="full"),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_traceback(
+    home: Path, redirection: str, status: int, said: int
+) -> None:
+    program = "import sys; from kitd_client.cli import main; sys.exit(main())"
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-c", program, "version"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, timeout=50, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (status, said), done.stderr
 
 
 def test_a_bug_is_not_dressed_up_as_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

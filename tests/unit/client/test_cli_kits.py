@@ -43,13 +43,15 @@ ROW = KitSummary(
 @pytest.mark.parametrize("words", [["list"], ["list", "--no-autostart"]])
 def test_list_has_kit_s_columns(daemon: ScriptedDaemon, capsys: Out, words: list[str]) -> None:
     untagged = msgspec.structs.replace(ROW, repository="x", tags=[], model_name="", author="me")
-    daemon.on("GET", "/v1/kits", struct(KitList([ROW, untagged])))
+    nameless = msgspec.structs.replace(untagged, repository="", complete=False)
+    daemon.on("GET", "/v1/kits", struct(KitList([ROW, untagged, nameless])))
     out, _ = printed(capsys, *words)
     assert out == (
-        "REPOSITORY   TAG      MAINTAINER   NAME     SIZE      DIGEST\n"
-        f"r.io/kit     1        <none>       m        1.5 KiB   {DIGEST}\n"
-        f"r.io/kit     two      <none>       m        1.5 KiB   {DIGEST}\n"
-        f"x            <none>   me           <none>   1.5 KiB   {DIGEST}\n"
+        "REPOSITORY   TAG      MAINTAINER   NAME     SIZE                DIGEST\n"
+        f"r.io/kit     1        <none>       m        1.5 KiB             {DIGEST}\n"
+        f"r.io/kit     two      <none>       m        1.5 KiB             {DIGEST}\n"
+        f"x            <none>   me           <none>   1.5 KiB             {DIGEST}\n"
+        f"<none>       <none>   me           <none>   1.5 KiB (partial)   {DIGEST}\n"
     )
 
 
@@ -106,6 +108,9 @@ def test_tag_and_remove_tell_people_what_they_did(daemon: ScriptedDaemon, capsys
     assert printed(capsys, "remove", "-f", REF) == ("", f"kitctl: removed {REF}\nkitctl: 2.0 KiB freed\n")
     out, err = printed(capsys, "remove", "-f", REF, "--format=json", "-q")
     assert (msgspec.json.decode(out, type=Removed), err) == (removed, "")
+    daemon.on("DELETE", f"/v1/kits/{QUOTED}", struct(Removed(untagged=[], freed=9)))
+    told = printed(capsys, "remove", REF)[1]
+    assert told == f"kitctl: removed what was fetched of {REF}\nkitctl: 9 B freed\n"
 
 
 # -- jobs and the daemon ----------------------------------------------------------------------------
@@ -184,5 +189,6 @@ def test_version_without_a_daemon_is_the_client_s(home: Path, capsys: Out) -> No
 def test_version_of_something_else_is_an_error(daemon: ScriptedDaemon, capsys: Out) -> None:
     daemon.on("GET", "/v1/version", answer(200, b"{", head=""))
     assert main(["version"]) == 69
+    assert capsys.readouterr().out == f"kitctl {__version__}\n"
     daemon.on("GET", "/v1/version", answer(200, b"{"))
     assert main(["version"]) == 69

@@ -1,3 +1,4 @@
+import shutil
 import socket
 from pathlib import Path
 
@@ -119,3 +120,13 @@ def test_who_is_not_in_the_group_is_told_how_to_get_in() -> None:
     error = unusable("/run/kitd/kitd.sock", PermissionError(13, "Permission denied"))
     assert isinstance(error, PermissionDenied)
     assert "usermod -aG kitd" in str(error.hint)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("mode", "hint"), [(0o660, "usermod -aG users $USER"), (0o600, "only its owner")])
+def test_a_socket_elsewhere_says_whose_it_is(tmp_path: Path, mode: int, hint: str) -> None:
+    path = tmp_path / "kitd.sock"
+    path.touch()
+    path.chmod(mode)
+    shutil.chown(path, group="users")
+    assert hint in str(unusable(str(path), PermissionError(13, "Permission denied")).hint)

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
-from fakes.stores import TAR, emptied, names_in, noise, plain_tar, put, read_all, stored_bytes
+from fakes.stores import TAR, names_in, noise, plain_tar, put, read_all, stored_bytes
 
 from kitd.content.layers import Layers
 from kitd.content.store import ContentStore, LayerFiles
@@ -110,8 +110,14 @@ async def test_a_tar_that_came_whole_is_split_at_its_first_use(store: ContentSto
     assert reader.read(0, len(PLAIN)) == PLAIN
     reader.close()
     assert await read_all(store, layer) == PLAIN
-    await emptied(root)
-    assert stored_bytes(root) <= 1.02 * len(PLAIN)
+    await one_copy(root)
+
+
+async def one_copy(root: Path) -> None:
+    """What the layer was kept as before goes when nobody reads it any more."""
+    with anyio.fail_after(20):
+        while stored_bytes(root) > 1.02 * len(PLAIN):  # noqa: ASYNC110 (nothing is said when a file is gone)
+            await anyio.sleep(0.002)
 
 
 async def test_a_split_layer_that_a_kit_calls_raw_becomes_whole(store: ContentStore, root: Path) -> None:
@@ -122,8 +128,7 @@ async def test_a_split_layer_that_a_kit_calls_raw_becomes_whole(store: ContentSt
     assert os.pread(descriptor, len(PLAIN), 0) == PLAIN
     os.close(descriptor)
     assert await read_all(store, layer) == PLAIN
-    await emptied(root)
-    assert stored_bytes(root) <= 1.02 * len(PLAIN)
+    await one_copy(root)
     assert listing(await store.files(layer, TAR, diff_id=None)) == EXPECTED
 
 

@@ -10,9 +10,10 @@ from fakes.stores import names_in, noise, plain_tar, put
 
 from kitd.content.layout import Layout
 from kitd.content.objects import Objects
-from kitd.content.store import ContentStore, TreeEntry
+from kitd.content.store import ContentStore, KitRecord, TreeEntry
 from kitd.spec.digest import Digest, digest_of
-from kitd_client.api.errors import ArchiveInvalid, ObjectDamaged
+from kitd.spec.reference import parse_reference
+from kitd_client.api.errors import ArchiveInvalid, NotFound, ObjectDamaged
 
 SMALL = noise(100, 1)
 LARGE = noise(300_000, 2)
@@ -29,6 +30,10 @@ ENTRIES = [
 @pytest.fixture
 async def filled(store: ContentStore) -> ContentStore:
     await put(store, plain_tar({"small": SMALL, "large": LARGE}))
+    for name, manifest in (("kit:v1", b"manifest"), ("kit:v2", b"other")):
+        await store.add(manifest, digest_of(manifest))
+        record = KitRecord(manifest=digest_of(manifest), selected=(), complete=True, parents=())
+        await store.tag(parse_reference(name), record)
     return store
 
 
@@ -136,6 +141,12 @@ async def test_an_executable_written_to_is_made_anew(filled: ContentStore) -> No
     path = await filled.snapshot(MANIFEST, "all", ENTRIES)
     assert (path / "run").read_bytes() == SMALL
     assert stat.S_IMODE((path / "run").stat().st_mode) == 0o555
+
+
+async def test_a_kit_without_a_name_is_not_handed_out(filled: ContentStore) -> None:
+    with pytest.raises(NotFound):
+        await filled.snapshot(digest_of(b"removed meanwhile"), "all", ENTRIES)
+    assert names_in(filled.root / "snapshots") == []
 
 
 @pytest.mark.parametrize("name", ["../out", "/abs", "a/../../b", "a//b", ""])

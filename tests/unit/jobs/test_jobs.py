@@ -177,3 +177,11 @@ async def test_leaving_the_jobs_ends_whatever_still_runs() -> None:
     async with Jobs() as jobs:
         job = jobs.start("pull", "r", ALICE, _for_ever)
     assert isinstance(job.news.terminal, Failed)
+
+
+async def test_what_a_job_is_about_is_one_line_of_bounded_length() -> None:
+    async with Jobs() as jobs:
+        job = jobs.start("pull", "a\nb\x1b" + "c" * 5000, ALICE, _at_once)
+        assert job.info().reference.startswith(r"a\nb\x1bccc")
+        assert len(job.info().reference) < 1100
+        await job.ended()

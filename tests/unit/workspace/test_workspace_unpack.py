@@ -20,10 +20,11 @@ from kitd_client.api.errors import (
     TargetUnwritable,
     WorkspaceBroken,
 )
-from kitd_client.api.jobs import Warned
+from kitd_client.api.jobs import Event, Warned
 from kitd_client.api.workspace import (
     Check,
     Checked,
+    EventFrame,
     ObstacleRow,
     Publish,
     Published,
@@ -209,16 +210,23 @@ async def test_a_client_cannot_fail_as_something_else(code: str) -> None:
     assert len(caught.value.message) < 10_000
 
 
-async def test_an_event_pump_does_not_starve_between_batches() -> None:
+async def test_what_is_said_before_a_turn_is_heard_before_it() -> None:
+    """A turn may read for minutes: a bar whose total comes behind it is wrong all the while."""
+    heard: list[Event] = []
+
     def script(peer: ClientPeer) -> None:
         peer.greet()
-        for _ in range(3):
+        for number in range(3):
+            if number:  # nothing is said before the greeting
+                heard.append(peer.asked(EventFrame).event)
             peer.asked(Publish)
             peer.send(Published(0, 0))
-            peer.body()
+            if not number:
+                heard.append(peer.asked(EventFrame).event)
 
     async with daemon_end(script) as workspace, anyio.create_task_group() as group:
         for number in range(3):
             group.start_soon(workspace.event, Warned(str(number)))
             await workspace.publish()
             await anyio.wait_all_tasks_blocked()
+    assert heard == [Warned(str(number)) for number in range(3)]
