@@ -21,11 +21,12 @@ ROWS = {
     "unpack": local.unpack,
     "push": transfers.push,
     "pack": local.pack,
+    "pack-files": local.pack_files,
     "clients": transfers.clients,
     "memory": transfers.memory,
     "start": local.start,
 }
-_NEED_ROOT = {"pull-unpack", "unpack"}
+_NEED_ROOT = {"pull-unpack", "unpack", "pack-files"}
 
 
 def main() -> None:

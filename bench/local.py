@@ -9,7 +9,7 @@ from pathlib import Path
 import inputs
 from measure import GIB, Case, Job, interleave, timed
 from stage import KITCTL, Kitd, empty, file_system, kitd
-from table import Target, cpu, show, verdict, wall
+from table import Target, show, verdict, wall
 from transfers import KIT, KITD, Bench, if_here, large, timed_kit, until_safe
 
 _FILE = 50 << 10
@@ -18,18 +18,26 @@ _PATH, _PATH_AGAIN = "kitd, path, first", "kitd, path, again"
 
 def pack(bench: Bench) -> None:
     trees = empty(bench.home / "trees")
-    count = 4000 if bench.quick else 20_000
-    for tree, title, size in (
-        (inputs.weights(trees / "l1", bench.size, 1), f"{large(bench.size)} in one layer", bench.size),
-        (inputs.weights(trees / "l8", bench.size, 8), f"{large(bench.size)} in 8 layers", bench.size),
-        (inputs.small_files(trees / "files", count, _FILE), f"{count} files of 50 KiB", count * _FILE),
-    ):
-        results = interleave(_pack_cases(tree), bench.rounds, bench.place)
-        targets = [Target("wall", KITD, KIT, 1.0, wall), Target("CPU", KITD, KIT, 1.0, cpu)]
-        show(f"pack {title}, until safe", results, targets, size=size)
-        read = max(cost.read for cost in results[KITD]) / size
-        verdict("bytes read by the client, in trees", read, 1.05, "x")
+    for layers, title in ((1, "one layer"), (8, "8 layers")):
+        tree = inputs.weights(trees / title, bench.size, layers)
+        _pack(bench, tree, bench.place, f"{large(bench.size)} in {title}", bench.size)
     shutil.rmtree(trees)
+
+
+def pack_files(bench: Bench) -> None:
+    count = 4000 if bench.quick else 20_000
+    tree = inputs.small_files(empty(bench.home / "trees") / "files", count, _FILE)
+    with file_system("ext4", bench.home, 4 * count * _FILE + GIB) as mount:
+        _pack(bench, tree, mount / "run", f"{count} files of 50 KiB, store on fresh ext4", count * _FILE)
+    shutil.rmtree(tree.parent)
+
+
+def _pack(bench: Bench, tree: Path, place: Path, title: str, size: int) -> None:
+    results = interleave(_pack_cases(tree), bench.rounds, place)
+    show(f"pack {title}, until safe", results, [Target("wall", KITD, KIT, 1.0, wall)], size=size)
+    read = max(cost.read for cost in results[KITD]) / size
+    verdict("bytes read by the client, in trees", read, 1.05, "x")
+    empty(place)
 
 
 def _pack_cases(tree: Path) -> list[Case]:
@@ -51,9 +59,8 @@ def unpack(bench: Bench) -> None:
     count = 3000 if bench.quick else 15_000
     tree = inputs.small_files(empty(bench.home / "tree") / "files", count, _FILE)
     for kind, most in (("ext4", 0.8), ("xfs", 0.6)):
-        with file_system(kind, bench.home, 5 * count * _FILE + GIB) as mount:
-            with kitd(mount / "kitd") as daemon:
-                results = _unpack_on(bench, mount, tree, daemon)
+        with file_system(kind, bench.home, 5 * count * _FILE + GIB) as mount, kitd(mount / "kitd") as daemon:
+            results = _unpack_on(bench, mount, tree, daemon)
         targets = [
             Target("unpack", KITD, KIT, most, wall),
             Target("path, first", _PATH, KIT, 0.2, wall),
@@ -96,7 +103,12 @@ def _unpack_on(bench: Bench, mount: Path, tree: Path, daemon: Kitd) -> dict[str,
         daemon.do("path", references[0])
         yield Job([[KITCTL, "path", references[0]]], daemon.environment, daemon.pid)
 
-    cases = [*if_here(KIT, by_kit), Case(KITD, by_kitd), Case(_PATH, by_path), Case(_PATH_AGAIN, by_path_again)]
+    cases = [
+        *if_here(KIT, by_kit),
+        Case(KITD, by_kitd),
+        Case(_PATH, by_path),
+        Case(_PATH_AGAIN, by_path_again),
+    ]
     return interleave(cases, bench.rounds, mount / "run")
 
 

@@ -28,7 +28,11 @@ class Kitd:
     def do(self, *arguments: str) -> str:
         """Runs a kitctl that is not timed."""
         return subprocess.run(
-            [KITCTL, *arguments], env=os.environ | self.environment, check=True, capture_output=True, text=True
+            [KITCTL, *arguments],
+            env=os.environ | self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
 
 
@@ -43,13 +47,19 @@ def kitd(home: Path, *, listen: str = "") -> Iterator[Kitd]:
     }
     if listen:
         environment["KITD_REGISTRY__LISTEN"] = listen
-    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify,
+    ):
         address = f"{directory}/notify"
         notify.bind(address)
         notify.settimeout(20)
-        with (home / "kitd.log").open("ab") as log, _process(
-            [sys.executable, "-m", "kitd"], environment | {"NOTIFY_SOCKET": address}, log.fileno()
-        ) as process:
+        with (
+            (home / "kitd.log").open("ab") as log,
+            _process(
+                [sys.executable, "-m", "kitd"], environment | {"NOTIFY_SOCKET": address}, log.fileno()
+            ) as process,
+        ):
             while b"READY=1" not in notify.recv(4096):
                 pass
             yield Kitd(process.pid, environment)
@@ -127,7 +137,9 @@ class StaticRegistry:
     def publish(self, source: str, name: str, digest: str, blobs: list[str]) -> None:
         """Takes a kit from the /v2/ listener at `source`, under the name it has there and tag v1."""
         for reference in ("v1", digest):
-            self._locations += _MANIFEST.format(name=name, reference=reference, root=self._root, digest=digest)
+            self._locations += _MANIFEST.format(
+                name=name, reference=reference, root=self._root, digest=digest
+            )
         for kind, each in [("manifests", digest), *(("blobs", blob) for blob in blobs)]:
             with urllib.request.urlopen(f"http://{source}/v2/{name}/{kind}/{each}") as answer:
                 with (self._root / each).open("wb") as file:

@@ -98,7 +98,10 @@ def curl_case(host: str, remote: Remote) -> Case:
         commands = []
         for blob in remote.blobs:
             path = str(place / blob)
-            commands += [["curl", "-sS", "-o", path, f"http://{host}/v2/{remote.name}/blobs/{blob}"], digest(path)]
+            commands += [
+                ["curl", "-sS", "-o", path, f"http://{host}/v2/{remote.name}/blobs/{blob}"],
+                digest(path),
+            ]
         yield Job([*commands, until_safe(place)])
 
     return Case(CURL, setting)

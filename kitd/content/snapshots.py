@@ -104,6 +104,8 @@ class Snapshots:
             os.utime(descriptor, ns=(0, 0))
             os.close(descriptor)
             return
+        if not executable and self._objects.borrow(entry.digest, entry.size, path):
+            return
         source = self._objects.open(entry.digest, entry.size)
         try:
             if executable:

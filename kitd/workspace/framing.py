@@ -50,6 +50,8 @@ class Channel:
         """Bytes from `_start` on that the caller still looks at."""
         self._count = 0
         """Bytes behind those that nobody has seen."""
+        self._wanted = 1
+        """How many unseen bytes are news: a waiter for half a ring is not called for each of its parts."""
         self._ended = False
         self._listening = False
         self._news = anyio.Event()
@@ -142,14 +144,18 @@ class Channel:
         self._listen()
 
     async def _until(self, count: int) -> None:
-        while self._count < count:
-            if self._ended:
-                raise _hung_up()
-            try:
-                with anyio.fail_after(self._silence):
+        self._wanted = count
+        try:
+            while self._count < count:
+                if self._ended:
+                    raise _hung_up()
+                before = self._count
+                with anyio.move_on_after(self._silence):
                     await self.news()
-            except TimeoutError as error:
-                raise WorkspaceBroken(f"the client did not answer for {self._silence:g} s") from error
+                if self._count == before and not self._ended:
+                    raise WorkspaceBroken(f"the client did not answer for {self._silence:g} s")
+        finally:
+            self._wanted = 1
 
     async def _try(self, send: Callable[[], int]) -> int:
         while True:
@@ -200,7 +206,8 @@ class Channel:
             self._end()
         if not (count and self._room()):
             self._pause()
-        self._tell()
+        if self._count >= self._wanted:
+            self._tell()
 
     def _end(self) -> None:
         self._ended = True

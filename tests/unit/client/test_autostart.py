@@ -31,9 +31,9 @@ try:
 except BlockingIOError:
     os.open(home + "/fifo", os.O_WRONLY)
     sys.exit(69)
-path = home + "/run/kitd/kitd.sock"
+path = home + ("/elsewhere.sock" if before == "waits" else "/run/kitd/kitd.sock")
+os.pwrite(lock, f"{os.getpid()}\\n{path}\\n".encode(), 0)
 if before == "waits":
-    path = home + "/elsewhere.sock"
     os.read(os.open(home + "/fifo", os.O_RDONLY), 1)
 os.makedirs(os.path.dirname(path), exist_ok=True)
 listener = socket.socket(socket.AF_UNIX)
@@ -49,7 +49,6 @@ report["store"] = os.environ.get("KITD_CACHE_DIR")
 with open(home + "/report", "a") as file:
     file.write(json.dumps(report) + "\\n")
 listener.listen()
-os.pwrite(lock, f"{os.getpid()}\\n{path}\\n".encode(), 0)
 while True:
     connection, _ = listener.accept()
     if connection.recv(65536):
@@ -95,7 +94,7 @@ def test_a_daemon_is_started_that_shares_nothing_with_its_caller(installation: P
     assert line.endswith(f", ends after 15m without work; log: {log})")
     [report] = reports(installation)
     links = report.pop("links")
-    assert report == {"words": ["--idle", "15m"], "cwd": "/", "leads": True}
+    assert report == {"words": ["--idle", "15m"], "cwd": "/", "leads": True, "store": None}
     assert isinstance(links, dict)
     assert [links["0"], links["1"], links["2"]] == ["/dev/null", str(log), str(log)]
     assert not [link for link in links.values() if link.startswith("pipe:")]
