@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import inputs
-from measure import GIB, Case, Job, interleave, timed
+from measure import GIB, Case, Job, Results, interleave, timed
 from stage import KITCTL, Kitd, empty, file_system, kitd
 from table import Target, show, verdict, wall
 from transfers import KIT, KITD, Bench, if_here, large, timed_kit, until_safe
@@ -70,7 +70,7 @@ def unpack(bench: Bench) -> None:
     shutil.rmtree(bench.home / "tree")
 
 
-def _unpack_on(bench: Bench, mount: Path, tree: Path, daemon: Kitd) -> dict[str, list]:
+def _unpack_on(bench: Bench, mount: Path, tree: Path, daemon: Kitd) -> Results:
     # A snapshot is made once a kit: one more version, with the same files, for each round.
     references = [f"bench/bench:v{number}" for number in range(bench.rounds)]
     for number, reference in enumerate(references):

@@ -141,9 +141,9 @@ class StaticRegistry:
                 name=name, reference=reference, root=self._root, digest=digest
             )
         for kind, each in [("manifests", digest), *(("blobs", blob) for blob in blobs)]:
-            with urllib.request.urlopen(f"http://{source}/v2/{name}/{kind}/{each}") as answer:
-                with (self._root / each).open("wb") as file:
-                    shutil.copyfileobj(answer, file, 1 << 20)
+            url = f"http://{source}/v2/{name}/{kind}/{each}"
+            with urllib.request.urlopen(url) as answer, (self._root / each).open("wb") as file:
+                shutil.copyfileobj(answer, file, 1 << 20)
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:

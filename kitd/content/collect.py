@@ -85,6 +85,8 @@ class Collector:
         self._leases = leases
         self._under_way = under_way
         self._replaced: list[Blob] = []
+        self._spared: set[Digest] = set()
+        """Blobs that the last collection left only because a job held them."""
 
     def untag(self, reference: Reference, *, force: bool) -> Removal:
         """Takes a name away and collects.
@@ -116,8 +118,10 @@ class Collector:
 
     def collect(self) -> int:
         """Takes away what no root needs; bytes of the files that went."""
-        live = self._live()
-        dead = self._leases.condemn({blob.digest for blob in self._database.blobs()} - live)
+        rooted = self._with_decoded(self._rooted())
+        unneeded = {blob.digest for blob in self._database.blobs()} - rooted
+        dead = self._leases.condemn(unneeded - self._with_decoded(self._leases.held()))
+        self._spared = unneeded - dead
         try:
             if not dead:
                 return 0
@@ -129,8 +133,8 @@ class Collector:
             self._leases.spare()
         return freed
 
-    def _live(self) -> set[Digest]:
-        live = self._leases.held() | self._under_way()
+    def _rooted(self) -> set[Digest]:
+        live = self._under_way()
         manifests = set(self._names.pulls())
         for row in self._names.rows():
             manifests |= {row.record.manifest, *row.record.parents}
@@ -138,9 +142,11 @@ class Collector:
         manifests |= {Digest(row[0]) for row in self._database.rows("SELECT manifest FROM snapshot")}
         for manifest in manifests:
             live |= {manifest, *self._children(manifest)}
-        decoded = self._database.decoded()
-        live |= {diff_id for layer, diff_id in decoded.items() if layer in live}
         return live
+
+    def _with_decoded(self, layers: set[Digest]) -> set[Digest]:
+        decoded = self._database.decoded()
+        return layers | {diff_id for layer, diff_id in decoded.items() if layer in layers}
 
     def _children(self, manifest: Digest) -> list[Digest]:
         """The blobs that a manifest names; none if it is not here."""
@@ -200,8 +206,16 @@ class Collector:
 
     @property
     def has_rubbish(self) -> bool:
-        """Whether `drop_replaced` has something to do. Also for the event loop."""
-        return any(not self._leases.holds(blob.digest) for blob in self._replaced)
+        """Whether `drop_unheld` has something to do. Also for the event loop."""
+        waiting = {*self._spared, *(blob.digest for blob in self._replaced)}
+        return bool(waiting) and self._leases.has_let_go(waiting)
+
+    def drop_unheld(self) -> None:
+        """Does what had to wait for jobs: they have let go of some blobs since."""
+        self.drop_replaced()
+        if self._spared:
+            self._spared = set()
+            self.collect()
 
     def drop_replaced(self) -> None:
         """Trashes what blobs were kept as that nobody holds any more."""

@@ -32,9 +32,10 @@ class Leases:
                 if not self._held[digest]:
                     del self._held[digest]
 
-    def holds(self, digest: Digest) -> bool:
+    def has_let_go(self, digests: set[Digest]) -> bool:
+        """Whether there is one among them that nobody holds."""
         with self._lock:
-            return digest in self._held
+            return not digests <= self._held.keys()
 
     def held(self) -> set[Digest]:
         with self._lock:

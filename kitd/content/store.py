@@ -143,7 +143,7 @@ class ContentStore:
             self._rubbish = anyio.Event()
             try:
                 if self._collector.has_rubbish:
-                    await self._workers.commit(self._collector.drop_replaced)
+                    await self._workers.commit(self._collector.drop_unheld)
                 while await self._workers.work(self._trash.unlink_some):
                     pass
             except KitdError as error:

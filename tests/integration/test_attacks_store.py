@@ -8,11 +8,12 @@ from pathlib import Path
 
 import anyio
 import anyio.from_thread
+import anyio.to_thread
 import pytest
 from fakes.figures import Figures
 from fakes.stores import TAR, ingest, noise, opened, plain_tar, put, read_all, stored_bytes
 
-from kitd.content import objects, sync
+from kitd.content import sync
 from kitd.content.store import ContentStore, KitRecord, TreeEntry
 from kitd.layer.tar import Member
 from kitd.spec.digest import Digest, digest_of
@@ -50,6 +51,18 @@ async def name_kit(store: ContentStore, reference: str, *layers: Digest) -> KitR
 async def opens(store: ContentStore, digests: list[Digest]) -> None:
     for descriptor in await store.work(store.open_objects, digests):
         os.close(descriptor)
+
+
+def tamper(path: Path) -> None:
+    path.chmod(0o600)
+    path.write_bytes(b"B" * len(MEMBER))
+
+
+async def write_tar(store: ContentStore) -> None:
+    async with store.new_tar() as tar:
+        await store.work(tar.begin, Member("f", is_dir=False, mode=0o644, size=100_000))
+        await store.work(tar.data, noise(100_000))
+        await tar.commit()
 
 
 # -- what strangers claim ------------------------------------------------------------------------
@@ -114,8 +127,7 @@ async def test_a_whole_tar_is_split_while_somebody_opens_it(
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(read)
-        while not waiting.is_set():
-            await anyio.sleep(0.01)
+        assert await anyio.to_thread.run_sync(waiting.wait, 10)
         await store.files(layer, TAR, diff_id=None)
         go_on.set()
     assert found == [LAYER]
@@ -152,9 +164,7 @@ async def test_what_was_judged_bad_is_judged_again(
     """Invariant 6. A worker finds an object bad; before it acts, a pull has brought it and was answered ok."""
     if judged == "changed":
         await put(store, LAYER)
-        path = Path(store._layout.object(digest_of(MEMBER)))
-        path.chmod(0o600)
-        path.write_bytes(b"B" * len(MEMBER))
+        await store.work(tamper, Path(store._layout.object(digest_of(MEMBER))))
     put_aside = store._objects._put_aside
     waiting, go_on = threading.Event(), threading.Event()
 
@@ -172,8 +182,7 @@ async def test_what_was_judged_bad_is_judged_again(
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(use)
-        while not waiting.is_set():
-            await anyio.sleep(0.01)
+        assert await anyio.to_thread.run_sync(waiting.wait, 10)
         other = plain_tar({"other": MEMBER})
         layer = await put(store, other)
         await name_kit(store, "pulled/kit:v1", layer)
@@ -243,10 +252,7 @@ async def test_a_publication_that_fails_leaves_no_orphans(
     with monkeypatch.context() as patch:
         patch.setattr(sync, "sync_directories", full)
         with pytest.raises(NoSpace):
-            async with store.new_tar() as tar:
-                await store.work(tar.begin, Member("f", is_dir=False, mode=0o644, size=100_000))
-                await store.work(tar.data, noise(100_000))
-                await tar.commit()
+            await write_tar(store)
     assert [path for path in (store_root / "objects").rglob("*") if path.is_file()] == []
     assert [path for path in (store_root / "recipes").rglob("*") if path.is_file()] == []
 
@@ -260,7 +266,7 @@ async def test_a_copy_that_fails_leaves_nothing(
     def full(*_: object) -> int:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(objects.os, "copy_file_range", full)
+    monkeypatch.setattr(os, "copy_file_range", full)
     entry = TreeEntry("run", is_dir=False, mode=0o755, size=len(LAYER), digest=blob)
     with pytest.raises(NoSpace):
         await store.snapshot(digest_of(b"any"), "key", [entry])

@@ -166,3 +166,16 @@ async def test_a_bad_configuration_changes_nothing(
         assert life.settings is old
     assert rates == []
     assert "rejected, the old one stays: /etc/kitd/kitd.toml: unknown key x" in caplog.text
+
+
+async def test_a_configuration_that_breaks_its_reader_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Brackets 20 000 deep: tomllib recurses; a SIGHUP must not take running jobs along."""
+
+    def too_deep() -> Settings:
+        raise RecursionError
+
+    old = _settings()
+    async with _life(None, old) as (life, _, _):
+        await life.reload(too_deep, lambda _rate: None)
+        assert life.settings is old
+    assert "the old one stays" in caplog.text

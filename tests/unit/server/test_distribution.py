@@ -436,3 +436,14 @@ async def test_a_bug_is_answered_with_a_trace_id_and_logged(
     assert (status, _code(body)) == (500, "UNKNOWN")
     assert b"inner" not in body
     assert "ZeroDivisionError: inner words" in caplog.text
+
+
+async def test_a_manifest_whose_media_type_is_null(face: Face) -> None:
+    """What was taken in is given out: an explicit null says no more than an absent media type."""
+    kit = make_kit([FakeLayer("docs", "README.md", {"README.md": b"# demo\n"})], modern=False)
+    manifest = b'{"mediaType":null,' + kit.manifest[1:]
+    for blob in (kit.config, *kit.layers):
+        await face.push_blob("odd", blob)
+    assert (await face.put_manifest("odd", "v1", manifest))[0] == 201
+    status, body, headers = await face.ask("GET", "/v2/odd/manifests/v1")
+    assert (status, body, headers["Content-Type"]) == (200, manifest, MANIFEST)
