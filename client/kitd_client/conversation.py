@@ -166,7 +166,8 @@ class Conversation:
             result = verdict(terminal, what)
         except KitdError as error:
             if error.hint is None and (error.retryable or isinstance(error, Cancelled)):
-                error.hint = advice
+                has_begun = error.kept is not None or isinstance(error, Cancelled)
+                error.hint = advice if has_begun else "nothing was moved: look at the name, then try again"
             raise
         if not isinstance(result, kind):
             raise self._transport.undecodable(f"{what} came to a result of another verb")

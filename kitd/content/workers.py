@@ -89,8 +89,7 @@ def storage_error(error: OSError | sqlite3.Error, root: Path) -> KitdError:
         free = shutil.disk_usage(root).free
         return NoSpace(
             f"no space left for the store {root}: {free} bytes are free",
-            kept="what was written before",
-            hint="free some space (`kitctl remove REF`), or raise the quota; then ask again, it goes on",
+            hint="free some space (`kitctl remove REF`), or raise the quota; then ask again",
             free=free,
         )
     return StorageIo(

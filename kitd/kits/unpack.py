@@ -38,6 +38,8 @@ async def unpack(
         stored = await load_kit(store, reference, lease)
         progress.resolved(str(reference), stored.record.manifest)
         wanted = await choose_layers(store, stored, filters, lease)
+        if not wanted.layers and not wanted.kitfile:
+            progress.warned(f"the filters select nothing of {reference}: see `kitctl info {reference}`")
         plan = await plan_tree(store, wanted)
         if plan.masked:
             progress.warned(

@@ -18,6 +18,7 @@ from kitd.spec.oci import Descriptor, parse_manifest
 from kitd.spec.reference import Reference, parse_reference
 from kitd.transfer.blob import BlobNews, fetch_blob
 from kitd.transfer.patience import Patience
+from kitd.transfer.space import require_space
 from kitd.transfer.window import Window
 from kitd_client.api.errors import (
     KitdError,
@@ -31,9 +32,6 @@ from kitd_client.api.errors import (
 
 LONGEST_CHAIN = 10
 """Kits in a chain of parents, as kit counts them."""
-
-RESERVE = 64 << 20
-"""Bytes of the file system that a pull leaves free: the database and a person's shell need some."""
 
 OpenRepository = Callable[[Reference], Repository]
 
@@ -168,7 +166,11 @@ async def fetch_layers(
         KitdError: the first failure; what was appended is kept.
     """
     wanted = {blob.descriptor.digest: (kit, blob) for kit in chain for blob in kit.blobs}
-    await _check_space(store, [blob.descriptor for _, blob in wanted.values()])
+    needed = 0
+    for _, blob in wanted.values():
+        if not await store.has(blob.descriptor.digest):
+            needed += max(0, blob.descriptor.size - await store.kept(blob.descriptor.digest))
+    await require_space(store, needed, "the layers to fetch")
     fetched: dict[str, int] = {}
 
     async def fetch_layer(kit: RemoteKit, blob: Blob) -> None:
@@ -192,19 +194,3 @@ async def fetch_layers(
             for kit, blob in wanted.values():
                 tasks.start_soon(fetch_layer, kit, blob)
     return fetched, sum(blob.descriptor.size for _, blob in wanted.values())
-
-
-async def _check_space(store: ContentStore, layers: Sequence[Descriptor]) -> None:
-    needed = 0
-    for layer in layers:
-        if not await store.has(layer.digest):
-            needed += layer.size - await store.kept(layer.digest)
-    free = (await store.usage()).free_bytes
-    if needed and needed + RESERVE > free:
-        raise NoSpace(
-            f"the layers to fetch need {needed} bytes, and the store's file system has {free} free",
-            kept="everything that is here",
-            hint="free some space (`kitctl remove REF`), or move the store (KITD_CACHE_DIR)",
-            needed=needed,
-            free=free,
-        )
