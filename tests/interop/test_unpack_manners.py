@@ -220,7 +220,7 @@ def test_65_001_files_of_one_content(start_daemon: StartDaemon, shelf: ScriptedR
 @pytest.fixture
 def long_kit(client: Client, shelf: ScriptedRegistry) -> tuple[str, dict[str, bytes]]:
     """A kit here that takes a while to unpack, and its files."""
-    files = {f"d/{number:05}": b"%d" % number * 500 for number in range(4000)}
+    files = {f"d/{number:05}": b"%d" % number * 500 for number in range(16_000)}
     put_kit(shelf, make_kit([FakeLayer("dataset", "d", files)]), "manners/long")
     client.pull(f"{shelf.host}/manners/long:v1")
     return f"{shelf.host}/manners/long:v1", files
