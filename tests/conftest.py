@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from fakes.registry import ScriptedRegistry
 from fakes.tools import need_root, need_tool
 
 pytest_plugins = ("fakes.bare", "fakes.daemon", "fakes.figures", "fakes.real")
+
+if threading.current_thread() is threading.main_thread():
+    # A shell starts what it puts in the background with SIGINT ignored, and every child would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
