@@ -93,8 +93,7 @@ class Body:
     async def _end(self) -> None:
         """All bytes are here; see the end too, so that the connection can be used again."""
         if self._receiver is not None:
-            if not self._receiver.give_back():
-                raise self._too_long()
+            self._receiver.give_back()
             return
         content = self._response.content
         if content.at_eof():

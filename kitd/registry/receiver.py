@@ -52,8 +52,6 @@ class Receiver(asyncio.BufferedProtocol):
         self._filled = 0
         self._over = False
         self._error: BaseException | None = None
-        self._surplus = False
-        """Bytes came behind the body."""
         self._news = anyio.Event()
         # The client's parser may hold some of the body back: each read lets it go on.
         while piece := response.content.read_nowait():
@@ -102,15 +100,11 @@ class Receiver(asyncio.BufferedProtocol):
             raise ConnectionResetError(str(self._error)) from self._error
         return memoryview(b"")
 
-    def give_back(self) -> bool:
-        """After the last byte: the HTTP client has the connection again. False: there were more bytes."""
-        if self._transport.is_closing():
-            return True
-        if self._surplus:
-            return False
-        self._connect(self._handler)
-        self._response.content.feed_eof()
-        return True
+    def give_back(self) -> None:
+        """After the last byte: the HTTP client has the connection again; it closes it if more bytes come."""
+        if not self._transport.is_closing():
+            self._connect(self._handler)
+            self._response.content.feed_eof()
 
     def _connect(self, protocol: asyncio.BaseProtocol) -> None:
         self._transport.pause_reading()
@@ -135,7 +129,7 @@ class Receiver(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if not self._left:
-            self._surplus = True
+            self._transport.abort()
             return
         self._filled += nbytes
         self._left -= nbytes
