@@ -14,7 +14,7 @@ from typing import NoReturn
 import anyio
 
 from kitd import __version__
-from kitd.config.load import FLAGS, config_files, load_settings
+from kitd.config.load import FLAGS, config_files, load_settings, unknown_variables
 from kitd.config.logs import set_up_logging
 from kitd.config.settings import default_mode
 from kitd.daemon.compose import serve
@@ -25,6 +25,10 @@ _HELP = {
     "daemon.socket": ("PATH", "where clients find this daemon"),
     "cache.dir": ("DIR", "the store"),
     "daemon.idle": ("TIME", "end after this long without work, like 15m (a user's own daemon only)"),
+    "idle_default": (
+        "TIME",
+        "the same, where the configuration says nothing of it; kitctl starts daemons so",
+    ),
     "registry.listen": ("ADDRESS", "serve the store as an OCI registry there, like 127.0.0.1:5000"),
     "log.level": ("LEVEL", "debug, info, warning or error"),
 }
@@ -57,6 +61,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         settings = load()
         set_up_logging(settings.log, os.environ)
+        for warning in unknown_variables(os.environ):
+            logging.getLogger("kitd").warning(warning)
         _prepare_process()
         files = config_files(os.environ, given, default_mode(uid))
         anyio.run(serve, settings, load, files, os.environ, backend_options={"use_uvloop": True})

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from kitd_client.figures import size_text
+
 REFERENCE = "demo/support-bot:v1"
 MIB = 1 << 20
 BOLD, DIM, GREEN, OFF = ("\033[1m", "\033[2m", "\033[32m", "\033[0m") if sys.stdout.isatty() else ("",) * 4
@@ -28,14 +30,6 @@ def say(text: str = "") -> None:
 
 def step(number: int, text: str) -> None:
     say(f"\n{BOLD}{number}. {text}{OFF}")
-
-
-def human(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.2f} GiB"
 
 
 class Daemon:
@@ -175,7 +169,7 @@ def digests(root: Path) -> dict[str, str]:
 
 def pull_until(node: Daemon, reference: str, rate: str, share: float) -> float:
     """Starts a pull and kills the daemon once more than `share` of the kit is here. Returns the true share."""
-    arguments = ("pull", reference, "--plain-http", "--limit-rate", rate, "--progress", "json")
+    arguments = ("pull", reference, "--limit-rate", rate, "--progress", "json")
     say(f"{DIM}[{node.name}]{OFF} $ kitctl {' '.join(arguments[:-2])}")
     client = subprocess.Popen(
         node.command(*arguments),
@@ -198,7 +192,8 @@ def pull_until(node: Daemon, reference: str, rate: str, share: float) -> float:
             reached = sum(done.values()) / max(1, sum(totals.values()))
             if int(reached * 10) > shown:
                 shown = int(reached * 10)
-                say(f"   {reached:4.0%}  {human(sum(done.values()))} of {human(sum(totals.values()))}")
+                whole = sum(totals.values())
+                say(f"   {reached:4.0%}  {size_text(sum(done.values()), whole)} of {size_text(whole)}")
             if reached > share:
                 break
     node.kill()
@@ -232,17 +227,17 @@ def pack_and_push(builder: Daemon, tree: Path, reference: str, total: int) -> No
     started = time.monotonic()
     builder.kitctl("pack", str(tree), "-t", reference)
     took = time.monotonic() - started
-    disk = human(builder.disk())
-    say(f"   packed in {took:.1f} s; the builder's store: {disk} for a kit of {human(total)} (one copy)")
+    disk = size_text(builder.disk())
+    say(f"   packed in {took:.1f} s; the builder's store: {disk} for a kit of {size_text(total)} (one copy)")
     started = time.monotonic()
-    builder.kitctl("push", reference, "--plain-http")
+    builder.kitctl("push", reference)
     say(f"   pushed in {time.monotonic() - started:.1f} s; the registry is a kitd too")
 
 
 def pull(node: Daemon, reference: str) -> tuple[int, int]:
     """Pulls to the end. Returns the bytes moved and the bytes of the kit."""
-    say(f"{DIM}[{node.name}]{OFF} $ kitctl pull {reference} --plain-http")
-    answer = json.loads(node.kitctl("pull", reference, "--plain-http", "--format", "json", quiet=True))
+    say(f"{DIM}[{node.name}]{OFF} $ kitctl pull {reference}")
+    answer = json.loads(node.kitctl("pull", reference, "--format", "json", quiet=True))
     return sum(answer["fetched"].values()), answer["size"]
 
 
@@ -254,6 +249,7 @@ def unpack_and_verify(node: Daemon, reference: str, tree: Path, out: Path) -> No
     if wrong:
         raise SystemExit(f"files differ: {sorted({name for name, _ in wrong})}")
     say(f"   {GREEN}all {len(digests(out))} files are what was packed{OFF} ({took:.1f} s, durable)")
+    say("   the Kitfile beside them is written anew from what the kit says of itself")
     path = node.kitctl("path", reference).strip()
     names = (Path(path) / "data/tickets.jsonl").stat().st_nlink
     say(f"   `path` needs no second copy: the store's own inode, {names} names")
@@ -266,8 +262,8 @@ def show(home: Path, size: int, rate: str) -> None:
     say(f"{BOLD}kitd: the main job, with three daemons on loopback{OFF}  (everything is in {home})")
     step(1, "A kit as teams have them")
     total = make_tree(tree, size)
-    count = sum(1 for path in tree.rglob("*") if path.is_file())
-    say(f"   {count} files, {human(total)}: two weight shards, JSONL, 3000 images, code, docs")
+    say(f"   {len(digests(tree))} files and a Kitfile, {size_text(total)}:")
+    say("   two weight shards, JSONL, 3000 images, code, docs")
     with daemons(home, listen) as (builder, _, node):
         step(2, "Pack and push")
         pack_and_push(builder, tree, reference, total)
@@ -278,21 +274,24 @@ def show(home: Path, size: int, rate: str) -> None:
         started = time.monotonic()
         refetched, kit_size = pull(node, reference)
         took = time.monotonic() - started
-        say(f"   fetched after the kill: {human(refetched)} of {human(kit_size)} in {took:.1f} s")
+        part, twice = size_text(refetched, kit_size), max(0, round(refetched - kit_size * (1 - reached)))
+        say(f"   fetched after the kill: {part} of {size_text(kit_size)} in {took:.1f} s")
+        say("   (what had come and was still in memory died with the daemon, so it is fetched once more)")
         step(5, "Unpack, and verify every file")
         unpack_and_verify(node, reference, tree, home / "out")
         step(6, "Pull again: nothing moves")
         moved, _ = pull(node, reference)
-        say(f"   moved: {human(moved)}")
+        say(f"   moved: {size_text(moved)}")
         say(f"\n{BOLD}In figures{OFF}")
         for name, value in (
-            ("kit", human(kit_size)),
-            ("here when the daemon was killed", f"{reached:.0%}"),
-            ("fetched after the kill", f"{human(refetched)} ({refetched / kit_size:.0%})"),
-            ("node's store on disk", f"{human(node.disk())} ({node.disk() / kit_size:.1%} of the kit)"),
-            ("moved by the second pull", human(moved)),
+            ("kit", size_text(kit_size)),
+            ("had come when the daemon was killed", f"{reached:.0%}"),
+            ("fetched after the kill", f"{part} ({refetched / kit_size:.0%})"),
+            ("so it came twice (was in memory)", f"{size_text(twice)} ({twice / kit_size:.0%})"),
+            ("node's store on disk", f"{size_text(node.disk())} ({node.disk() / kit_size:.1%} of the kit)"),
+            ("moved by the second pull", size_text(moved)),
         ):
-            say(f"   {name:34}{value}")
+            say(f"   {name:38}{value}")
         if refetched > kit_size * (1 - reached) + 64 * MIB or moved:
             raise SystemExit("more was fetched than was missing")
 

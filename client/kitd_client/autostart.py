@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -15,7 +16,7 @@ from kitd_client.api.errors import ConfigurationInvalid, DaemonUnreachable, Kitd
 from kitd_client.wire import connect
 
 IDLE = "15m"
-"""How long a daemon that was started here stays without work."""
+"""How long a daemon that was started here stays without work, if its configuration does not say."""
 
 _DEADLINE = 20.0
 _STEP = 0.02
@@ -57,10 +58,11 @@ def start_daemon(environ: Mapping[str, str], notice: Callable[[str], None]) -> s
         ConfigurationInvalid: the daemon rejects its configuration, or its store.
         DaemonUnreachable: there is no `kitd` here, it failed, or it does not answer within 20 s.
     """
-    if find_spec("kitd") is None:
+    # A client that was installed alone comes with the daemon's modules, but not with what they need.
+    if find_spec("kitd") is None or find_spec("aiohttp") is None:
         raise DaemonUnreachable(
             "no daemon is running, and this installation has none to start",
-            hint="install kitd, then run 'kitd'",
+            hint="install kitd with all it needs, then run 'kitd'; or name a daemon's socket with --socket",
         )
     log = _Log(Path(paths.daemon_log(environ)))
     deadline = time.monotonic() + _DEADLINE
@@ -92,11 +94,18 @@ def _await_answer(
 
 
 class _Log:
-    """The file that daemons started here write to, and where the words of this one begin."""
+    """The file that daemons started here write to, and where the words of this one begin.
+
+    One that has grown over 1 MiB is put aside, as `kitd.log.old`: there are two of them at most.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._begin = path.stat().st_size if path.is_file() else 0
+        if self._begin > _LOG_LIMIT:
+            with suppress(OSError):
+                path.replace(path.with_name(f"{path.name}.old"))
+                self._begin = 0
 
     def last_words(self) -> tuple[str, str]:
         """The last complaint of the daemon, or else its last line, and the advice that followed."""
@@ -119,7 +128,7 @@ def _spawn(log: _Log, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
         log.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with log.path.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "kitd", "--idle", IDLE],
+                [sys.executable, "-P", "-m", "kitd", "--idle-default", IDLE],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -183,7 +192,7 @@ def _owner(environ: Mapping[str, str]) -> _Owner | None:
 
 def _story(found: _Owner, started: int, log: Path) -> str:
     if found.pid in {0, started}:
-        return f"started kitd (pid {started}, ends after {IDLE} without work; log: {log})"
+        return f"started kitd (pid {started}, by default it ends after {IDLE} without work; log: {log})"
     return f"found kitd just started by another (pid {found.pid}, {found.socket})"
 
 

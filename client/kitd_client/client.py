@@ -6,8 +6,6 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 from urllib.parse import quote
 
-import msgspec
-
 from kitd_client.api.errors import KitIncomplete, NotFound
 from kitd_client.api.jobs import (
     Context,
@@ -22,7 +20,6 @@ from kitd_client.api.jobs import (
     PullRequest,
     Pushed,
     PushRequest,
-    RegistryCheck,
     Result,
     TagRequest,
     Unpacked,
@@ -35,14 +32,15 @@ from kitd_client.api.kits import (
     KitSummary,
     PathAnswer,
     Removed,
+    RemovedAll,
     Status,
     Tagged,
     Version,
 )
-from kitd_client.context import Network, make_context, source_date_epoch
+from kitd_client.context import Network, source_date_epoch
 from kitd_client.conversation import Conversation, OnJob, job_target, kit_target
 from kitd_client.failures import gone
-from kitd_client.references import Name, name_of, split_tags
+from kitd_client.references import name_of, split_tags
 from kitd_client.stream import OnEvent, last_word, verdict
 from kitd_client.transport import Transport, ignore
 
@@ -96,7 +94,7 @@ class Client:
         """Pulls a kit into the daemon's store and waits for it.
 
         A registry that was not foreseen (a parent kit's) and wants credentials is looked up, and the pull is
-        asked for once more. An exception in the caller (`KeyboardInterrupt` too) cancels the job; what it
+        asked for again. An exception in the caller (`KeyboardInterrupt` too) cancels the job; what it
         fetched stays.
 
         Args:
@@ -293,6 +291,10 @@ class Client:
         query = "?force=1" if force else ""
         return self._daemon.delete(f"{kit_target(reference)}{query}", Removed)
 
+    def remove_all(self, *, force: bool = False) -> RemovedAll:
+        """Removes every kit without a tag; with `force` every kit, and the directories that `path` gave out."""
+        return self._daemon.delete(f"/v1/kits{'?force=1' if force else ''}", RemovedAll)
+
     def inspect(self, reference: str) -> Inspection:
         """Manifest and config of a kit of the store, byte for byte."""
         return self._daemon.get(kit_target(reference), Inspection)
@@ -330,9 +332,9 @@ class Client:
             raise gone(f"job {job_id}", "'kitctl jobs' shows what runs; asking for the same again goes on")
         return verdict(terminal, f"job {job_id}")
 
-    def cancel(self, job_id: str) -> None:
-        """Cancels a job; its stream ends with what was kept."""
-        self._daemon.cancel(job_id)
+    def cancel(self, job_id: str) -> JobInfo:
+        """Cancels a job and returns it as it stands; its stream ends with what was kept."""
+        return self._daemon.cancel(job_id)
 
     # -- the daemon --------------------------------------------------------------------------------
 
@@ -346,14 +348,7 @@ class Client:
 
     def check_registry(self, registry: str, credential: Credential, network: Network = _DIRECT) -> None:
         """Has the daemon try a credential at a registry, storing nothing."""
-        context = make_context(
-            [Name(registry, "")],
-            network,
-            environ=self._transport.environ,
-            credentials={registry: credential},
-        )
-        request = RegistryCheck(registry=registry, context=context)
-        self._transport.call("POST", "/v1/check-registry", msgspec.json.encode(request))
+        self._daemon.check_registry(registry, credential, network)
 
     def _with_kit(
         self,

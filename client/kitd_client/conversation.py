@@ -9,10 +9,13 @@ from urllib.parse import quote
 
 import msgspec
 
-from kitd_client.api.errors import Cancelled, KitdError, Unauthorized
+from kitd_client.advice import advise
+from kitd_client.api.errors import KitdError, Unauthorized
 from kitd_client.api.jobs import (
     Context,
+    Credential,
     Event,
+    JobInfo,
     JobStarted,
     Packed,
     PackRequest,
@@ -20,6 +23,7 @@ from kitd_client.api.jobs import (
     PullRequest,
     Pushed,
     PushRequest,
+    RegistryCheck,
     Terminal,
     Unpacked,
     UnpackRequest,
@@ -62,16 +66,16 @@ class Conversation:
         """Sends a struct and returns the one that is answered."""
         return self._decode(self._transport.call("POST", target, msgspec.json.encode(request)), kind)
 
-    def delete(self, target: str, kind: type[_T]) -> _T:
-        """Removes something and returns what is said of it."""
-        return self._decode(self._transport.call("DELETE", target), kind)
+    def delete(self, target: str, kind: type[_T], *, start: bool = True) -> _T:
+        """Removes something and returns what is said of it; `start` as of `get`."""
+        return self._decode(self._transport.call("DELETE", target, start=start), kind)
 
     def context(self, names: Sequence[Name], network: Network) -> Context:
         """What the daemon needs to act for this caller at these repositories' registries."""
         return make_context(names, network, environ=self._transport.environ, notice=self._transport.notice)
 
     def as_caller(self, names: Sequence[Name], network: Network, attempt: Callable[[Context], _T]) -> _T:
-        """Attempts something as the caller; once more if a registry nobody foresaw wants credentials.
+        """Attempts something as the caller; again for each registry nobody foresaw that wants credentials.
 
         Args:
             names: the repositories that are foreseen.
@@ -79,17 +83,33 @@ class Conversation:
             attempt: what to do with the context.
         """
         context = self.context(names, network)
+        while True:
+            try:
+                return attempt(context)
+            except Unauthorized as error:
+                registry = str(error.detail.get("host", ""))
+                if not registry or registry in context.credentials:
+                    raise
+                found = find_credentials([Name(registry, "")], network, environ=self._transport.environ)
+                if not found:
+                    raise
+            self._transport.notice(f"{registry} wants credentials: asking again with those found for it")
+            context = msgspec.structs.replace(context, credentials={**context.credentials, **found})
+
+    def check_registry(self, registry: str, credential: Credential, network: Network) -> None:
+        """Has a credential tried."""
+        context = make_context(
+            [Name(registry, "")],
+            network,
+            environ=self._transport.environ,
+            credentials={registry: credential},
+        )
+        request = RegistryCheck(registry=registry, context=context)
         try:
-            return attempt(context)
-        except Unauthorized as error:
-            registry = str(error.detail.get("host", ""))
-            if not registry or registry in context.credentials:
-                raise
-            found = find_credentials([Name(registry, "")], network, environ=self._transport.environ)
-            if not found:
-                raise
-        self._transport.notice(f"{registry} wants credentials: asking again with those found for it")
-        return attempt(msgspec.structs.replace(context, credentials={**context.credentials, **found}))
+            self._transport.call("POST", "/v1/check-registry", msgspec.json.encode(request))
+        except KitdError as error:
+            advise(error, context, "ask again")
+            raise
 
     def start_job(self, verb: Literal["pull", "push"], request: PullRequest | PushRequest) -> str:
         """Starts a job and returns its identifier."""
@@ -101,9 +121,9 @@ class Conversation:
         self._streams.add(stream)
         return stream
 
-    def cancel(self, job_id: str) -> None:
-        """Has a job cancelled."""
-        self._transport.call("DELETE", job_target(job_id), start=False)
+    def cancel(self, job_id: str) -> JobInfo:
+        """Has a job cancelled; returns it as it stands, most often still running."""
+        return self.delete(job_target(job_id), JobInfo, start=False)
 
     def run_job(
         self,
@@ -139,7 +159,7 @@ class Conversation:
         advice = (
             f"'kitctl {verb} {words}' goes on from there, 'kitctl {verb} --detach {words}' in the background"
         )
-        return self._result(terminal, f"{verb} {words}", kind, advice)
+        return self._result(terminal, f"{verb} {words}", kind, request.context, advice)
 
     def run_workspace(
         self,
@@ -157,17 +177,19 @@ class Conversation:
             terminal = directory.serve(sock, on_event)
         if on_event is not None:
             on_event(terminal)
-        return self._result(terminal, f"{verb} {subject}", kind, f"run 'kitctl {verb}' again")
+        context = request.context if isinstance(request, PackRequest) else Context()
+        advice = f"run 'kitctl {verb}' again"
+        return self._result(terminal, f"{verb} {subject}", kind, context, advice)
 
-    def _result(self, terminal: Terminal | None, what: str, kind: type[_R], advice: str) -> _R:
+    def _result(
+        self, terminal: Terminal | None, what: str, kind: type[_R], context: Context, advice: str
+    ) -> _R:
         if terminal is None:
             raise gone(what, advice)
         try:
             result = verdict(terminal, what)
         except KitdError as error:
-            if error.hint is None and (error.retryable or isinstance(error, Cancelled)):
-                has_begun = error.kept is not None or isinstance(error, Cancelled)
-                error.hint = advice if has_begun else "nothing was moved: look at the name, then try again"
+            advise(error, context, advice)
             raise
         if not isinstance(result, kind):
             raise self._transport.undecodable(f"{what} came to a result of another verb")

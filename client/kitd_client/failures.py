@@ -2,6 +2,7 @@
 
 import grp
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 
@@ -15,7 +16,7 @@ from kitd_client.api.errors import (
     ProtocolError,
     from_problem,
 )
-from kitd_client.paths import SYSTEM_SOCKET
+from kitd_client.paths import SYSTEM_SOCKET, daemon_log, user_socket
 from kitd_client.wire import Answer, GarbledError
 
 _SAME_VERSION = "use kitctl and kitd of one installation"
@@ -58,13 +59,21 @@ def _group(path: str) -> str:
     return group if status.st_mode & stat.S_IWGRP and status.st_gid else ""
 
 
-def silent(path: str) -> KitdError:
+def silent(path: str, environ: Mapping[str, str]) -> KitdError:
     """The daemon hung up twice without an answer."""
     return DaemonUnreachable(
         f"the daemon at {path} ended the connection without an answer, twice",
-        hint="look into its log, then try again",
+        hint=f"look into {_log_of(path, environ)}, then try again",
         socket=path,
     )
+
+
+def _log_of(path: str, environ: Mapping[str, str]) -> str:
+    """The log of the daemon at a socket, as far as one can know from outside."""
+    log = Path(daemon_log(environ))
+    if path == SYSTEM_SOCKET:
+        return "its log (journalctl -u kitd)"
+    return f"its log {log}" if path == user_socket(environ) and log.is_file() else "its log"
 
 
 def gone(what: str, hint: str) -> KitdError:

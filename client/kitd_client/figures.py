@@ -1,18 +1,21 @@
 """What people read: bytes, rates, durations, and texts of strangers."""
 
-_UNITS = ("KiB", "MiB", "GiB", "TiB")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def size_text(count: float) -> str:
-    """Bytes in the form of `kit list`: `512 B`, `1.4 GiB`, rounded down to a tenth."""
-    if count < 1024:  # noqa: PLR2004 -- the unit itself
-        return f"{count:.0f} B"
-    value = float(count)
-    for unit in _UNITS:
-        value /= 1024
-        if value < 1024:  # noqa: PLR2004 -- the unit itself
-            return f"{int(value * 10) / 10:.1f} {unit}"
-    return f"{value / 1024:.1f} PiB"
+def size_text(count: float, whole: float | None = None) -> str:
+    """Bytes in the form of `kit list`: `512 B`, `1.4 GiB`, rounded down to a tenth.
+
+    Args:
+        count: bytes.
+        whole: what they are a part of and stand beside: its unit is theirs, so that the two compare at sight.
+    """
+    value, rest = float(count), float(count if whole is None else whole)
+    power = 0
+    while rest >= 1024 and power < len(_UNITS) - 1:  # noqa: PLR2004 -- the unit itself
+        value, rest = value / 1024, rest / 1024
+        power += 1
+    return f"{int(value * 10) / 10:.1f} {_UNITS[power]}" if power else f"{count:.0f} B"
 
 
 def duration_text(seconds: float) -> str:

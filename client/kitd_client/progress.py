@@ -4,6 +4,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Literal, NamedTuple, TextIO
 
 import msgspec
@@ -77,15 +78,15 @@ class Tally:
         elapsed = self._clock() - then
         return (self._moved - moved) / elapsed if elapsed > 0 else 0.0
 
-    def figures(self) -> str:
-        """`1.2 GiB of 3.0 GiB, 410.0 MiB/s, 4s left`."""
-        parts = [f"{size_text(self.done)} of {size_text(self.total)}"]
+    def figures(self) -> list[str]:
+        """`1.2 GiB of 3.0 GiB`, `, 410.0 MiB/s`, `, 4s left`: what matters most comes first."""
+        parts = [f"{size_text(self.done, self.total)} of {size_text(self.total)}"]
         rate = self.rate
         if rate >= 1:
-            parts.append(f"{size_text(rate)}/s")
+            parts.append(f", {size_text(rate)}/s")
             if self.done < self.total:
-                parts.append(f"{duration_text((self.total - self.done) / rate)} left")
-        return ", ".join(parts)
+                parts.append(f", {duration_text((self.total - self.done) / rate)} left")
+        return parts
 
 
 class Progress:
@@ -121,8 +122,7 @@ class Progress:
     def event(self, event: Event) -> None:
         """Shows an event."""
         if self._mode == "json":
-            self._stream.write(msgspec.json.encode(event).decode() + "\n")
-            self._stream.flush()
+            self._write(msgspec.json.encode(event).decode() + "\n")
             return
         if isinstance(event, Began):
             self._tally.began(event)
@@ -133,21 +133,19 @@ class Progress:
         elif self._mode == "none":
             return
         elif isinstance(event, Waiting):
-            self.line(f"{event.reason}{f' (at most {event.seconds}s)' if event.seconds else ''}")
-        elif isinstance(event, Resolved):
+            again = f": trying again in at most {duration_text(event.seconds)}" if event.seconds else ""
+            self.line(f"{event.reason}{again}")
+        elif isinstance(event, Resolved) and event.digest not in event.reference:
             self.line(f"{event.reference} is {event.digest}")
         self._show()
 
     def line(self, text: str) -> None:
         """Writes a line of its own, above the bars."""
-        self._erase()
-        self._stream.write(f"kitctl: {printable(text, lines=True)}\n")
-        self._stream.flush()
+        self._write(f"{self._eraser()}kitctl: {printable(text, lines=True)}\n")
 
     def close(self) -> None:
         """Takes the bars away."""
-        self._erase()
-        self._stream.flush()
+        self._write(self._eraser())
 
     def _show(self) -> None:
         since = self._clock() - self._shown
@@ -157,7 +155,7 @@ class Progress:
             percent = self._tally.percent
             if since >= _PLAIN_PAUSE or percent >= self._percent + _PLAIN_STEP:
                 self._percent = percent - percent % _PLAIN_STEP
-                self.line(f"{self._title}: {percent} %, {self._tally.figures()}")
+                self.line(f"{self._title}: {percent} %, {''.join(self._tally.figures())}")
             else:
                 return
         else:
@@ -169,44 +167,61 @@ class Progress:
         active = [(name, item) for name, item in tally.items.items() if item.done < item.total]
         rows = [_Row(self._title.partition(" ")[0], tally.done, tally.total, tally.figures())]
         rows += [
-            _Row(printable(name), item.done, item.total, f"{size_text(item.total)}  {item.source}")
+            _Row(printable(name), item.done, item.total, [size_text(item.total), f"  {item.source}"])
             for name, item in active[:_ROWS]
         ]
         width = columns(self._stream, self._environ) - 1
         lines = _layout(rows, width, colour=not self._environ.get("NO_COLOR"))
-        if len(active) > _ROWS:
-            lines.append(f"and {len(active) - _ROWS} more"[:width])
-        self._erase()
-        self._stream.write("".join(f"{line}\n" for line in lines))
-        self._stream.flush()
+        more = f"and {len(active) - _ROWS} more"
+        if len(active) > _ROWS and len(more) <= width:
+            lines.append(more)
+        self._write(self._eraser() + "".join(f"{line}\n" for line in lines))
         self._drawn = len(lines)
 
-    def _erase(self) -> None:
-        if self._drawn:
-            self._stream.write(f"\x1b[{self._drawn}A\x1b[J")
-            self._drawn = 0
+    def _eraser(self) -> str:
+        """What takes away the bars that are drawn."""
+        drawn, self._drawn = self._drawn, 0
+        return f"\x1b[{drawn}A\x1b[J" if drawn else ""
+
+    def _write(self, text: str) -> None:
+        """Writes, or drops what nobody can read any more: the job is worth more than its story."""
+        with suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
 
 
 class _Row(NamedTuple):
     name: str
     done: int
     total: int
-    figures: str
+    figures: Sequence[str]
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
+    def text(self, room: int) -> str:
+        """As many of the figures as there is room for, each of them whole."""
+        text = f" {int(self.share * 100):3} %"
+        for figure in [f"  {self.figures[0]}", *self.figures[1:]]:
+            if len(text) + len(figure) > room:
+                break
+            text += figure
+        return text if len(text) <= room else ""
 
 
 def _layout(rows: Sequence[_Row], width: int, *, colour: bool) -> list[str]:
     """One line a row, no wider than `width`: figures come first, then names, then bars."""
     name_width = min(max(len(row.name) for row in rows), _NAME, width // 4)
-    room = width - name_width - max(len(row.figures) for row in rows) - len("  100 %  ")
-    bar_width = max(0, min(_BAR, room))
+    room = width - name_width - 1
+    texts = [row.text(room) for row in rows]
+    bar_width = max(0, min(_BAR, room - max(map(len, texts))))
     lines = []
-    for name, done, total, figures in rows:
-        share = min(1.0, done / total) if total else 0.0
-        filled = "#" * int(bar_width * share)
+    for row, text in zip(rows, texts, strict=True):
+        filled = "#" * int(bar_width * row.share)
         bar = f"{_CYAN}{filled}{_PLAIN}" if colour and filled else filled
         bar += "-" * (bar_width - len(filled))
-        text = f" {int(share * 100):3} %  {figures}"[: width - name_width - bar_width - 1]
-        lines.append(f"{name[:name_width]:{name_width}} {bar}{text}")
+        lines.append(f"{row.name[:name_width]:{name_width}} {bar}{text}")
     return lines
 
 

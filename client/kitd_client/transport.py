@@ -43,6 +43,7 @@ class Transport:
         self._named = paths.named_socket(self.environ, socket)
         self._autostart = autostart
         self._path = ""
+        self._compares = bool(self.environ.get("KITD_CACHE_DIR"))
 
     def ask(
         self, method: str, target: str, body: bytes | None = None, *, upgrade: str = "", start: bool = True
@@ -77,7 +78,7 @@ class Transport:
             return answer
         from kitd_client.failures import silent  # noqa: PLC0415 -- start-up time
 
-        raise silent(self._path)
+        raise silent(self._path, self.environ)
 
     def call(self, method: str, target: str, body: bytes | None = None, *, start: bool = True) -> bytes:
         """Asks the daemon and returns the whole body of its answer; arguments and errors as of `ask`."""
@@ -115,19 +116,31 @@ class Transport:
         places = (self._named,) if self._named else paths.sockets(self.environ)
         for self._path in places:
             try:
-                return connect(self._path)
+                sock = connect(self._path)
             except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
                 continue
             except OSError as error:
                 from kitd_client.failures import unusable  # noqa: PLC0415 -- start-up time
 
                 raise unusable(self._path, error) from error
-        sock = None if self._named else self._search(start=start and self._autostart)
-        if sock is not None:
+            if self._compares:
+                self._compare_stores()
             return sock
+        found = None if self._named else self._search(start=start and self._autostart)
+        if found is not None:
+            return found
         from kitd_client.failures import absent  # noqa: PLC0415 -- start-up time
 
         raise absent(places)
+
+    def _compare_stores(self) -> None:
+        """Warns, once, of a store that was named and is not that of the daemon."""
+        from kitd_client.stores import other_store  # noqa: PLC0415 -- start-up time
+
+        self._compares = False
+        warning = other_store(self.environ, self._path)
+        if warning:
+            self.notice(warning)
 
     def _search(self, *, start: bool) -> _socket.socket | None:
         """A daemon that has this user's store and listens elsewhere, or one that is started."""

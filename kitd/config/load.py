@@ -29,11 +29,15 @@ _FILE_LIMIT = 1 << 20
 _SYSTEM_ONLY = ("daemon.", "cache.", "registry.")
 """Sections of the machine's files that place the machine's daemon; a user's own daemon lives elsewhere."""
 _SHORT = {"KITD_SOCKET": "daemon.socket", "KITD_CACHE_DIR": "cache.dir", "KITD_LOG_LEVEL": "log.level"}
+_OTHERS = ("KITD_CONFIG", "KITD_AUTH_FILE", "KITD_NO_PROGRESS")
+"""Variables that are no settings: the file to read, and two of the client."""
+_IDLE_DEFAULT = "idle_default"
 FLAGS = {
     "config": "--config",
     "daemon.socket": "--socket",
     "cache.dir": "--cache-dir",
     "daemon.idle": "--idle",
+    _IDLE_DEFAULT: "--idle-default",
     "registry.listen": "--registry",
     "log.level": "--log-level",
 }
@@ -59,7 +63,8 @@ def load_settings(environ: Mapping[str, str], flags: Mapping[str, str], *, uid: 
 
     Args:
         environ: the process's environment; `KITD_*`, the XDG variables and systemd's directories are read.
-        flags: what the command line says, by `section.key`; `config` names the one file to read.
+        flags: what the command line says, by `section.key`; `config` names the one file to read, `idle_default`
+            the idle time of a user's own daemon of whose idle time nothing else speaks.
         uid: decides the mode, and with it the defaults: the user `kitd` runs the machine's daemon.
 
     Raises:
@@ -72,6 +77,9 @@ def load_settings(environ: Mapping[str, str], flags: Mapping[str, str], *, uid: 
             merged[key] = (_checked(key, value, origin), origin)
     values = {key: value for key, (value, _) in merged.items()}
     mode: Mode = "system" if base == "system" or values.get("daemon.socket_group") else "user"
+    if mode == "user" and _IDLE_DEFAULT in flags:
+        origin = Origin(FLAGS[_IDLE_DEFAULT], {})
+        values.setdefault("daemon.idle", _checked("daemon.idle", flags[_IDLE_DEFAULT], origin))
     defaults = default_settings(environ, base, mode, uid)
     sections = {
         name: msgspec.structs.replace(
@@ -86,6 +94,22 @@ def load_settings(environ: Mapping[str, str], flags: Mapping[str, str], *, uid: 
             f"{merged['daemon.idle'][1].name}: daemon.idle: only a user's own daemon ends when idle"
         )
     return settings
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """A warning for each `KITD_` variable that nobody knows, with the nearest name: perhaps it is mistyped.
+
+    It is no error: the environment is not only kitd's. One in the form of a setting is (`load_settings`).
+    """
+    settings = [f"KITD_{key.upper().replace('.', '__')}" for key in _hints()]
+    known = [*_SHORT, *_OTHERS, *settings]
+    warnings = []
+    for name in sorted(environ):
+        if name.startswith("KITD_") and "__" not in name and name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            guess = f": did you mean {nearest[0]}?" if nearest else ""
+            warnings.append(f"the environment has {name}, which kitd does not know{guess}")
+    return warnings
 
 
 def default_settings(environ: Mapping[str, str], base: Mode, mode: Mode, uid: int) -> Settings:
@@ -146,7 +170,7 @@ def _origins(environ: Mapping[str, str], flags: Mapping[str, str], mode: Mode) -
         if key is not None and value:
             yield Origin(name, {key: value})
     for key, text in flags.items():
-        if key != "config":
+        if key not in {"config", _IDLE_DEFAULT}:
             yield Origin(FLAGS[key], {key: text})
 
 

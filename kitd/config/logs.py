@@ -42,7 +42,9 @@ def set_up_logging(settings: LogSettings, environ: Mapping[str, str]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(settings, environ))
     logging.basicConfig(handlers=[handler], level=settings.level.upper(), force=True)
-    logging.getLogger("aiohttp").setLevel(logging.WARNING)
+    # What these say of themselves is nothing for whoever runs kitd.
+    for name in ("aiohttp", "watchfiles"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # It complains of what clients do wrong, with a trace. What we do wrong never gets that far.
     complaints = logging.DEBUG if settings.level == "debug" else logging.CRITICAL
     logging.getLogger("aiohttp.server").setLevel(complaints)

@@ -12,6 +12,7 @@ from typing import Literal, Self
 import anyio
 from anyio.abc import TaskGroup
 
+from kitd.errors import log_place
 from kitd.jobs.news import News, Reader
 from kitd.progress import Progress
 from kitd_client.api.errors import (
@@ -78,6 +79,7 @@ class Job:
             started=self.started,
             total=self.news.total,
             done=self.news.done,
+            problem=self.news.terminal.problem if isinstance(self.news.terminal, Failed) else None,
         )
 
     async def events(self) -> AsyncIterator[Event]:
@@ -145,7 +147,7 @@ class Job:
             problem = Internal(
                 f"internal error while kitd did {self.verb} {self.reference}",
                 kept=self.kept or None,
-                hint=f"kitd's log has the trace: look for job {self.id}",
+                hint=f"{log_place()} has the trace: look for job {self.id}",
             ).problem()
             return Failed(problem=problem)
 

@@ -11,9 +11,9 @@ from kitd.spec.digest import Digest
 from kitd.spec.kitfile import encode_kitfile
 from kitd.spec.media_types import CLI_VERSION
 from kitd.spec.reference import UNNAMED_REPOSITORY, Reference, parse_reference, parse_tags
-from kitd_client.api.errors import InvalidReference, KitdError
+from kitd_client.api.errors import InUse, InvalidReference, KitdError, NotFound
 from kitd_client.api.jobs import TagRequest
-from kitd_client.api.kits import Info, Inspection, KitList, KitSummary, Removed, Tagged
+from kitd_client.api.kits import Info, Inspection, KitList, KitSummary, Removed, RemovedAll, Tagged
 
 
 async def list_kits(store: ContentStore, repository: str) -> KitList:
@@ -127,3 +127,33 @@ async def remove(store: ContentStore, reference: str, *, force: bool) -> Removed
         digest = gone.manifest or digest
         freed += gone.freed
     return Removed(untagged=untagged, digest=digest, freed=freed)
+
+
+async def remove_all(store: ContentStore, *, force: bool) -> RemovedAll:
+    """Removes every kit that has no tag; with `force` every kit, tagged or handed out by `path`.
+
+    Kits that were handed out stay without `force`, and so do unfinished pulls, always.
+    """
+    removed: list[str] = []
+    in_use: list[str] = []
+    freed = 0
+    rows = await store.tags()
+    for name, manifest in dict.fromkeys((row.name, row.record.manifest) for row in rows):
+        if not force and await _has_tag(store, name, manifest):
+            continue
+        kit = _named(name, manifest)
+        try:
+            freed += (await store.untag(kit, force=force)).freed
+        except NotFound:
+            # Somebody else has removed it meanwhile.
+            continue
+        except InUse:
+            in_use.append(str(kit))
+        else:
+            removed.append(str(kit))
+    return RemovedAll(removed=removed, in_use=in_use, freed=freed)
+
+
+async def _has_tag(store: ContentStore, name: str, manifest: Digest) -> bool:
+    """Asked for each kit when its turn comes: somebody may give it a name while others are removed."""
+    return any(row.tag and (row.name, row.record.manifest) == (name, manifest) for row in await store.tags())

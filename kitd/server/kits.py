@@ -28,10 +28,11 @@ class KitRoutes:
 
     async def remove(self, request: web.Request) -> web.Response:
         """DELETE /v1/kits/{reference}?force=1."""
-        force = request.query.get("force", "0")
-        if force not in {"0", "1"}:
-            raise InvalidRequest(f"force is 0 or 1, not {force!r}")
-        return answer(await self._verbs.remove(request.match_info["reference"], force == "1"))
+        return answer(await self._verbs.remove(request.match_info["reference"], _force(request)))
+
+    async def remove_all(self, request: web.Request) -> web.Response:
+        """DELETE /v1/kits?force=1: the kits without a tag; by force all of them."""
+        return answer(await self._verbs.remove_all(_force(request)))
 
     async def tag(self, request: web.Request) -> web.Response:
         """POST /v1/tag."""
@@ -40,3 +41,10 @@ class KitRoutes:
     async def path(self, request: web.Request) -> web.Response:
         """POST /v1/path."""
         return answer(await self._verbs.path(await read_body(request, PathRequest)))
+
+
+def _force(request: web.Request) -> bool:
+    force = request.query.get("force", "0")
+    if force not in {"0", "1"}:
+        raise InvalidRequest(f"force is 0 or 1, not {force!r}")
+    return force == "1"

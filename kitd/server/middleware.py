@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from kitd.errors import log_place
 from kitd.server.peers import Door, transport_uid
 from kitd_client.api.errors import Internal, InvalidRequest, KitdError, NotFound, Problem
 
@@ -94,7 +95,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         _log.exception("%s %s failed, trace %s", request.method, request.path, trace)
         bug = Internal(
             f"internal error while kitd answered {request.method} {request.path}",
-            hint=f"kitd's log has the trace: look for {trace}",
+            hint=f"{log_place()} has the trace: look for {trace}",
             trace=trace,
         )
         return _answer(bug.problem())

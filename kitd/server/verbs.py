@@ -18,7 +18,7 @@ from kitd_client.api.jobs import (
     Unpacked,
     UnpackRequest,
 )
-from kitd_client.api.kits import Info, Inspection, KitList, PathAnswer, Removed, Tagged
+from kitd_client.api.kits import Info, Inspection, KitList, PathAnswer, Removed, RemovedAll, Tagged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,4 +35,5 @@ class Verbs:
     info: Callable[[str], Awaitable[Info]]
     tag: Callable[[TagRequest], Awaitable[Tagged]]
     remove: Callable[[str, bool], Awaitable[Removed]]
+    remove_all: Callable[[bool], Awaitable[RemovedAll]]
     check_registry: Callable[[RegistryCheck, int], Awaitable[None]]

@@ -131,7 +131,9 @@ def user(tmp_path: Path) -> Iterator[User]:
 def started(done: Done) -> int:
     """The process that this kitctl says it has started, in its one line."""
     [line] = done.stderr.splitlines()
-    match = re.fullmatch(r"kitctl: started kitd \(pid (\d+), ends after 15m without work; log: .*\)", line)
+    match = re.fullmatch(
+        r"kitctl: started kitd \(pid (\d+), by default it ends after 15m without work; log: .*\)", line
+    )
     assert match, line
     return int(match[1])
 
@@ -288,6 +290,22 @@ def test_an_idle_daemon_ends_without_a_trace_and_the_next_command_starts_another
     assert list(user.socket.parent.iterdir()) == []
     assert (user.store / "lock").read_bytes() == b""
     assert user.kitctl("list").returncode == 0
+
+
+def test_the_idle_time_of_the_configuration_goes_before_the_one_kitctl_starts_with(user: User) -> None:
+    user.config.write_text('[daemon]\nidle = "300ms"\n')
+    assert wait_end(started(user.kitctl("list")))
+    assert "nothing to do for 0.3 s" in user.log.read_text()
+
+
+def test_a_store_that_was_named_after_the_start_is_warned_of(user: User) -> None:
+    started(user.kitctl("list"))
+    done = user.kitctl("list", KITD_CACHE_DIR="elsewhere")
+    assert done.returncode == 0
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"kitctl: warning: KITD_CACHE_DIR is {user.home}/elsewhere, but the daemon at ")
+    assert line.endswith(f"its store {user.store} is used")
+    assert len(user.daemons()) == 1
 
 
 def test_when_the_socket_is_lost_the_daemon_ends_and_the_next_command_works(user: User) -> None:

@@ -20,7 +20,7 @@ from fakes.tokens import Basic
 
 from kitd_client.api.errors import Problem
 from kitd_client.api.jobs import JobInfo, JobStarted, Packed, Pulled, Pushed, Unpacked
-from kitd_client.api.kits import Inspection, PathAnswer, Removed, Status, Tagged, Version
+from kitd_client.api.kits import Inspection, PathAnswer, Removed, RemovedAll, Status, Tagged, Version
 from kitd_client.cli import COMMANDS
 
 T = TypeVar("T")
@@ -274,6 +274,54 @@ def test_remove_force_takes_all_names_and_the_directory_that_was_given_out(
     assert not directory.exists()
 
 
+def test_remove_all_takes_what_has_no_tag_and_by_force_everything(tmp_path: Path, tree: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        digests = []
+        for number in range(3):
+            (tree / "model" / "a.bin").write_bytes(some_bytes(5000, number))
+            digests.append(daemon.kitctl("pack", "-q", tree, "-t", "cli/all:v1").stdout.strip()[-71:])
+        directory = Path(daemon.kitctl("path", f"cli/all@{digests[0]}").stdout.strip())
+
+        removed = json_of(daemon, RemovedAll, "remove", "--all")
+        assert (removed.removed, removed.in_use) == ([f"cli/all@{digests[1]}"], [f"cli/all@{digests[0]}"])
+        assert removed.freed > 5000
+        assert json_of(daemon, RemovedAll, "remove", "--all").removed == []
+        assert directory.is_dir()
+
+        done = daemon.kitctl("remove", "--all", "--force")
+        assert done.stdout == ""
+        for digest in (digests[0], digests[2]):
+            assert f"kitctl: removed cli/all@{digest}\n" in done.stderr
+        assert not directory.exists()
+        assert json.loads(daemon.kitctl("list", "--format", "json").stdout) == []
+        assert daemon.kitctl("remove", "-af").stderr == "kitctl: there is nothing to remove\n"
+
+
+def test_a_job_that_failed_is_listed_with_its_reason(daemon: Daemon, shelf: ScriptedRegistry) -> None:
+    job_id = daemon.kitctl("pull", "-dq", f"{shelf.host}/cli/nowhere:v1").stdout.strip()
+    failed = daemon.kitctl("attach", job_id, check=False)
+    assert failed.returncode == 66
+    [row] = [line for line in daemon.kitctl("jobs").stdout.splitlines() if line.startswith(job_id)]
+    assert f"not_found: {shelf.host}/cli/nowhere:v1: " in row
+    [job] = [job for job in json_of(daemon, list[JobInfo], "jobs") if job.id == job_id]
+    assert job.problem is not None
+    assert job.problem.title in failed.stderr
+
+
+def test_a_pull_of_what_is_not_there_says_what_to_look_at(daemon: Daemon, shelf: ScriptedRegistry) -> None:
+    failed = daemon.kitctl("pull", f"{shelf.host}/cli/nowhere:v1", check=False)
+    assert failed.stderr.splitlines()[-1] == (
+        f"hint: check repository and tag; if the repository is private, 'kitctl login {shelf.host}' first"
+    )
+
+
+def test_plain_http_at_a_registry_that_speaks_tls_says_so(daemon: Daemon) -> None:
+    with ScriptedRegistry(tls=True).in_thread() as registry:
+        failed = daemon.kitctl("pull", "--plain-http", f"{registry.host}/x/y:v1", check=False)
+    assert failed.returncode != 0
+    assert f"if {registry.host} speaks TLS, leave --plain-http out" in failed.stderr
+
+
 def test_status_and_version(daemon: Daemon) -> None:
     status = json_of(daemon, Status, "status")
     assert (status.pid, status.socket, status.store) == (daemon.pid, str(daemon.socket), str(daemon.store))
@@ -373,6 +421,7 @@ def test_login_lets_in_and_logout_out(
     failed = daemon.kitctl(*words, environment=kitops, stdin="wrong horse\n", check=False)
     assert (failed.returncode, failed.stdout) == (77, "")
     assert locked.host in failed.stderr
+    assert "hint: check the user name and the password" in failed.stderr
     assert not stored.exists()
     assert daemon.kitctl("pull", reference, environment=kitops, check=False).returncode == 77
 

@@ -14,13 +14,14 @@ EXIT_CODES = {
     1: "general failure",
     2: "usage: what was asked is malformed",
     65: "content is corrupt or invalid",
-    66: "not found",
+    66: "not found, or not readable: a kit, a name, a Kitfile, a file to pack",
     69: "the daemon cannot be reached",
     73: "cannot write, or no space",
     75: "temporary: try again later",
     77: "denied: credentials, trust or rights",
     78: "the configuration is wrong",
     130: "interrupted",
+    141: "the reader of standard output has gone",
 }
 
 

@@ -33,7 +33,7 @@ def _serving(monkeypatch: pytest.MonkeyPatch, error: BaseException | None) -> li
 
 def test_every_flag_sets_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     served = _serving(monkeypatch, None)
-    values = ["/dev/null", "/tmp/s.sock", "/tmp/c", "15m", "127.0.0.1:5000", "error"]
+    values = ["/dev/null", "/tmp/s.sock", "/tmp/c", "15m", "1h", "127.0.0.1:5000", "error"]
     arguments = [text for pair in zip(FLAGS.values(), values, strict=True) for text in pair]
     assert command.run(arguments) == 0
     ((settings, load, files, _),) = served
@@ -42,6 +42,16 @@ def test_every_flag_sets_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(settings.daemon.socket) == "/tmp/s.sock"  # type: ignore[attr-defined]
     assert settings.daemon.idle == 900.0  # type: ignore[attr-defined]
     assert str(settings.registry.listen) == "127.0.0.1:5000"  # type: ignore[attr-defined]
+
+
+def test_a_variable_that_nobody_knows_is_warned_of_and_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = _serving(monkeypatch, None)
+    monkeypatch.setenv("KITD_CACHEDIR", "/x")
+    assert command.run([]) == 0
+    assert len(served) == 1
+    assert "KITD_CACHEDIR, which kitd does not know: did you mean KITD_CACHE_DIR?" in caplog.text
 
 
 @pytest.mark.parametrize(

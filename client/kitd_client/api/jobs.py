@@ -224,6 +224,8 @@ class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     done: int
     """Bytes, of all items begun so far."""
+    problem: Problem | None = None
+    """Why it failed."""
 
 
 class JobList(msgspec.Struct, frozen=True):

@@ -50,6 +50,15 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of stored objects that nothing needs any more."""
 
 
+class RemovedAll(msgspec.Struct, frozen=True, kw_only=True):
+    removed: list[str]
+    """References of the kits that are gone, by digest."""
+    in_use: list[str] = []
+    """Kits that stay, because their files were handed out by `path`."""
+    freed: int = 0
+    """Bytes of stored objects that nothing needs any more."""
+
+
 class PathAnswer(msgspec.Struct, frozen=True):
     path: str
     """A read-only directory inside the store."""

@@ -38,14 +38,14 @@ _BROKEN_PIPE = 141
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status.
 
-    0 done, 1 other failure, 2 usage, 65 content is damaged or invalid, 66 not found, 69 no daemon, 73 cannot
-    write, 75 try again later, 77 no access, 78 configuration, 130 interrupted.
+    0 done, 1 other failure, 2 usage, 65 content is damaged or invalid, 66 not found or not readable, 69 no
+    daemon, 73 cannot write, 75 try again later, 77 no access, 78 configuration, 130 interrupted, 141 the reader
+    of standard output has gone.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     _stand_in()
     try:
-        status = _run(words)
-        sys.stdout.flush()
+        return _run(words)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -60,7 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from kitd_client.cli.complaints import complain  # noqa: PLC0415 -- start-up time
 
         return complain(error, words)
-    return status
 
 
 def _stand_in() -> None:

@@ -1,21 +1,43 @@
 """Flags: what every command has, what groups of commands share, and the parser of one command."""
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kitd_client import __version__
 from kitd_client.cli import COMMANDS, command_at
+from kitd_client.cli.console import mention, tell
 
 if TYPE_CHECKING:
     from kitd_client.context import Network
 
-Parser = argparse.ArgumentParser
 Options = argparse.Namespace
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of one command; its help shows that the value of `--tls-verify` is part of the word."""
+
+    def format_help(self) -> str:
+        """The help, ready to be printed."""
+        return _joined(super().format_help())
+
+    def format_usage(self) -> str:
+        """The usage, ready to be printed."""
+        return _joined(super().format_usage())
+
+    def print_help(self, file: object = None) -> None:
+        """Prints the help, as the data it is; `file` is standard output."""
+        del file
+        tell(self.format_help(), end="")
+
+
+def _joined(text: str) -> str:
+    return text.replace("--tls-verify [=BOOL]]", "--tls-verify[=BOOL]]").replace(
+        "--tls-verify [=BOOL] ", "--tls-verify[=BOOL]  "
+    )
 
 
 Command = tuple[Callable[[Parser], None], Callable[[Options], int]]
@@ -51,7 +73,11 @@ def declare_network(parser: Parser) -> None:
     group = parser.add_argument_group("registry")
     group.add_argument("--plain-http", action="store_true", help="speak http (on loopback this is found out)")
     group.add_argument(
-        "--tls-verify", type=_boolean, default=True, metavar="BOOL", help="verify certificates (default true)"
+        "--tls-verify",
+        type=_boolean,
+        default=True,
+        metavar="[=BOOL]",
+        help="verify certificates (default true)",
     )
     group.add_argument(
         "--tls-cert",
@@ -100,7 +126,7 @@ def declare_filters(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="TYPES[:NAMES]",
-        help="only these: kitfile, model, datasets, code, docs, prompts; repeat for more",
+        help="only these: kitfile, model, datasets, code, docs, prompts, mcpservers; repeat for more",
     )
 
 
@@ -135,13 +161,13 @@ def _declare_common(parser: Parser) -> None:
 
 def _without_command(words: Sequence[str]) -> int:
     if "--version" in words:
-        print(f"kitctl {__version__}")
+        tell(f"kitctl {__version__}")
         return 0
     lines = ["usage: kitctl COMMAND [flags] ...", ""]
     lines += [f"  {name:10}{summary}" for name, (_, summary) in COMMANDS.items()]
     lines += ["", "'kitctl COMMAND --help' tells more."]
     wanted = "--help" in words or "-h" in words
-    print("\n".join(lines), file=sys.stdout if wanted else sys.stderr)
+    (tell if wanted else mention)("\n".join(lines))
     return 0 if wanted else 2
 
 
@@ -149,8 +175,8 @@ def _unknown(name: str) -> int:
     from difflib import get_close_matches  # noqa: PLC0415 -- only for a mistyped command
 
     near = get_close_matches(name, COMMANDS, 1)
-    print(f"kitctl: there is no command {name!r}", file=sys.stderr)
-    print(f"hint: {f'did you mean {near[0]!r}?' if near else 'see kitctl --help'}", file=sys.stderr)
+    mention(f"kitctl: there is no command {name!r}")
+    mention(f"hint: {f'did you mean {near[0]!r}?' if near else 'see kitctl --help'}")
     return 2
 
 

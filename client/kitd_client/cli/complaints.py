@@ -1,12 +1,12 @@
 """Errors as a person, or with `--format json` a program, reads them on standard error."""
 
-import sys
 from collections.abc import Sequence
 from itertools import pairwise
 
 import msgspec
 
 from kitd_client.api.errors import KitdError
+from kitd_client.cli.console import mention
 from kitd_client.figures import printable
 
 
@@ -16,7 +16,7 @@ def complain(error: Exception, words: Sequence[str]) -> int:
         report(error, as_json=_wants_json(words))
         return error.exit_code
     if isinstance(error, OSError):
-        print(f"kitctl: {error}", file=sys.stderr)
+        mention(f"kitctl: {error}")
         return 1
     raise error
 
@@ -24,11 +24,11 @@ def complain(error: Exception, words: Sequence[str]) -> int:
 def report(error: KitdError, *, as_json: bool) -> None:
     """Writes an error: the title, what was kept, what to do next."""
     if as_json:
-        print(msgspec.json.encode(error.problem()).decode(), file=sys.stderr)
+        mention(msgspec.json.encode(error.problem()).decode())
         return
     for name, text in (("kitctl", error.message), ("kept", error.kept), ("hint", error.hint)):
         if text:
-            print(f"{name}: {printable(text, lines=True)}", file=sys.stderr)
+            mention(f"{name}: {printable(text, lines=True)}")
 
 
 def _wants_json(words: Sequence[str]) -> bool:

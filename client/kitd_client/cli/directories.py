@@ -3,11 +3,10 @@
 import sys
 from pathlib import Path
 
-import msgspec
-
-from kitd_client.api.errors import KitfileInvalid, KitfileNotFound
+from kitd_client.api.errors import KitfileInvalid, KitfileNotFound, TargetUnwritable
 from kitd_client.api.kits import PathAnswer
 from kitd_client.cli.arguments import Options, Parser, declare_filters, declare_network, declare_rate, network
+from kitd_client.cli.console import tell, tell_json
 from kitd_client.cli.following import following, names, summary_of, tell_result
 
 _KITFILE_LIMIT = 1 << 20
@@ -60,6 +59,7 @@ def _pack(options: Options) -> int:
 
 
 def _unpack(options: Options) -> int:
+    _refuse_dangling(options.dir)
     with following(options, f"unpack {options.reference}") as follower:
         result = follower.client.unpack(
             options.reference,
@@ -75,6 +75,17 @@ def _unpack(options: Options) -> int:
     return tell_result(options, result, [], f"{summary_of(result, follower.seconds)}, into {options.dir}")
 
 
+def _refuse_dangling(directory: str) -> None:
+    """Nothing can be made where a link leads nowhere, and the kernel's own word for it is "file exists"."""
+    for path in (Path(directory), *Path(directory).parents):
+        if path.is_symlink() and not path.exists():
+            raise TargetUnwritable(
+                f"cannot unpack into {directory}: {path} is a link to {path.readlink()}, which does not exist",
+                hint="make that directory, or name another one with -d",
+                path=directory,
+            )
+
+
 def _path(options: Options) -> int:
     with following(options, f"path {options.reference}") as follower:
         path = follower.client.path(
@@ -85,8 +96,10 @@ def _path(options: Options) -> int:
             on_event=follower.on_event,
             on_job=follower.on_job,
         )
-    answer = PathAnswer(str(path))
-    print(msgspec.json.encode(answer).decode() if options.format == "json" else answer.path)
+    if options.format == "json":
+        tell_json(PathAnswer(str(path)))
+    else:
+        tell(str(path))
     return 0
 
 

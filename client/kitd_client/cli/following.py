@@ -9,13 +9,11 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-import msgspec
-
 from kitd_client.api.errors import Cancelled, KitdError
 from kitd_client.api.jobs import Event, Packed, Pulled, Pushed, Result
 from kitd_client.cli import INTERRUPTED
 from kitd_client.cli.arguments import Options
-from kitd_client.cli.console import note, notes
+from kitd_client.cli.console import note, notes, tell, tell_json
 from kitd_client.client import Client
 from kitd_client.figures import duration_text, size_text
 from kitd_client.progress import Progress
@@ -66,11 +64,11 @@ def following(options: Options, title: str) -> Iterator[Following]:
     progress = Progress(sys.stderr, title, "none" if options.quiet else options.progress)
     notice = notes(quiet=options.quiet)
 
-    def tell(text: str) -> None:
+    def above_the_bars(text: str) -> None:
         progress.close()
         notice(text)
 
-    with Client(options.socket, autostart=not options.no_autostart, notice=tell) as client:
+    with Client(options.socket, autostart=not options.no_autostart, notice=above_the_bars) as client:
         follower = Following(client, progress)
         try:
             with _interrupts(follower):
@@ -98,18 +96,18 @@ def _interrupts(follower: Following) -> Iterator[None]:
 
 
 def _leave() -> NoReturn:
-    os.write(sys.stderr.fileno(), b"\n")
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), b"\n")
     os._exit(INTERRUPTED)
 
 
 def tell_result(options: Options, result: Result, references: Sequence[str], summary: str) -> int:
     """Prints what a verb gave: names with their digest, or JSON; the summary is for people."""
     if options.format == "json":
-        print(msgspec.json.encode(result).decode())
+        tell_json(result)
     elif references:
-        print("\n".join(references))
+        tell("\n".join(references))
     if not options.quiet:
-        sys.stdout.flush()
         note(summary)
     return 0
 
@@ -127,12 +125,12 @@ def summary_of(result: Result, seconds: float | None = None) -> str:
     if seconds is not None:
         size += f" in {duration_text(seconds)}" if seconds >= 1 else " in less than a second"
     if isinstance(result, Pulled):
-        parts = [f"{size_text(count)} from {host}" for host, count in result.fetched.items()]
-        parts += [f"{size_text(result.present)} were here"] if result.present else []
+        parts = [f"{_part(count, result.size)} from {host}" for host, count in result.fetched.items()]
+        parts += [f"{_part(result.present, result.size)} were here"] if result.present else []
         partial = "" if result.complete else " (only a part of the kit was asked for)"
         return ": ".join(filter(None, [f"pulled {size}{partial}", ", ".join(parts)]))
     if isinstance(result, Pushed):
-        return f"pushed {size}: {size_text(result.sent)} sent"
+        return f"pushed {size}: {_part(result.sent, result.size)} sent"
     if isinstance(result, Packed):
         known = sum(layer.already_present for layer in result.layers)
         return (
@@ -140,6 +138,12 @@ def summary_of(result: Result, seconds: float | None = None) -> str:
         )
     skipped = f"; {result.skipped} left as they were" if result.skipped else ""
     return f"unpacked {_counted(result.files, 'file')}, {size}{skipped}"
+
+
+def _part(count: int, whole: int) -> str:
+    """Bytes in the unit of the whole, unless they are so few that it would show none of them."""
+    text = size_text(count, whole)
+    return size_text(count) if text.startswith("0.0 ") else text
 
 
 def _counted(count: int, noun: str) -> str:

@@ -2,18 +2,17 @@
 
 import sys
 
-import msgspec
-
 from kitd_client.api.jobs import JobInfo, Unpacked
 from kitd_client.cli import INTERRUPTED
 from kitd_client.cli.arguments import Options, Parser
-from kitd_client.cli.console import note, notes, table
+from kitd_client.cli.console import note, notes, table, tell, tell_json
 from kitd_client.cli.following import names, summary_of, tell_result
 from kitd_client.client import Client
 from kitd_client.figures import size_text
 from kitd_client.progress import Progress
 
-_HEAD = ("JOB", "VERB", "REFERENCE", "STATE", "DONE", "STARTED")
+_HEAD = ("JOB", "VERB", "REFERENCE", "STATE", "DONE", "STARTED", "ERROR")
+_SHORT = 80
 
 
 def _declare_nothing(_parser: Parser) -> None:
@@ -32,15 +31,21 @@ def _jobs(options: Options) -> int:
     with _client(options) as client:
         jobs = client.jobs()
     if options.format == "json":
-        print(msgspec.json.encode(jobs).decode())
+        tell_json(jobs)
     else:
-        print(table([_HEAD, *(_row(job) for job in jobs)]))
+        tell(table([_HEAD, *(_row(job) for job in jobs)]))
     return 0
 
 
 def _row(job: JobInfo) -> tuple[str, ...]:
-    done = f"{size_text(job.done)} of {size_text(job.total)}"
-    return job.id, job.verb, job.reference, job.state, done, job.started
+    done = f"{size_text(job.done, job.total)} of {size_text(job.total)}"
+    error = "" if job.problem is None else f"{job.problem.code}: {_short(job.problem.title)}"
+    return job.id, job.verb, job.reference, job.state, done, job.started, error
+
+
+def _short(title: str) -> str:
+    """An error as a table has room for it; 'kitctl attach' and JSON have it whole."""
+    return title if len(title) <= _SHORT else f"{title[:_SHORT].rstrip()}..."
 
 
 def _attach(options: Options) -> int:
@@ -64,7 +69,9 @@ def _attach(options: Options) -> int:
 
 def _cancel(options: Options) -> int:
     with _client(options) as client:
-        client.cancel(options.job)
+        job = client.cancel(options.job)
+    if options.format == "json":
+        tell_json(job)
     if not options.quiet:
         note(f"job {options.job} is being cancelled; what it fetched is kept")
     return 0

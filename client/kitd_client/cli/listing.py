@@ -2,7 +2,7 @@
 
 import json
 
-from kitd_client.cli.console import note, notes, table
+from kitd_client.cli.console import note, notes, table, tell
 from kitd_client.figures import size_text
 from kitd_client.transport import Transport
 
@@ -29,14 +29,14 @@ def show_kits(transport: Transport | None = None, repository: str = "", *, as_js
     except (ValueError, TypeError, KeyError) as error:
         raise transport.undecodable(error) from error
     if as_json:
-        print(json.dumps([_kit_json(kit) for kit in kits], indent=2, ensure_ascii=False))
+        tell(json.dumps([_kit_json(kit) for kit in kits], indent=2, ensure_ascii=False))
         return 0
     rows = [
         (repository, tag, author, name, f"{size_text(size)}{'' if complete else ' (partial)'}", digest)
         for repository, digest, tags, name, size, author, complete in kits
         for tag in tags or [_NONE]
     ]
-    print(table([_HEAD, *rows]))
+    tell(table([_HEAD, *rows]))
     return 0
 
 

@@ -4,10 +4,10 @@ import os
 import sys
 from getpass import getpass
 
-from kitd_client.api.errors import InvalidRequest
+from kitd_client.api.errors import InvalidRequest, Unauthorized
 from kitd_client.api.jobs import Credential
 from kitd_client.cli.arguments import Options, Parser, declare_authfile, declare_network, network
-from kitd_client.cli.console import note, notes
+from kitd_client.cli.console import note, notes, tell_json
 from kitd_client.client import Client
 from kitd_client.logins import forget_login, login_file, store_login
 
@@ -39,17 +39,31 @@ def _login(options: Options) -> int:
         with Client(
             options.socket, autostart=not options.no_autostart, notice=notes(quiet=options.quiet)
         ) as client:
-            client.check_registry(registry, credential, network(options))
+            _check(client, registry, credential, options)
     where = store_login(login_file(os.environ, options.authfile), registry, credential, os.environ)
+    if options.format == "json":
+        tell_json({"registry": registry, "credential": where})
     if not options.quiet:
         note(f"logged in to {registry}; the credential is in {where}")
     return 0
+
+
+def _check(client: Client, registry: str, credential: Credential, options: Options) -> None:
+    """Whether the registry takes the credential; what the daemon advises whoever has none is not for us."""
+    try:
+        client.check_registry(registry, credential, network(options))
+    except Unauthorized as error:
+        error.kept = "the logins that were there; this one was not stored"
+        error.hint = "check the user name and the password, then log in again"
+        raise
 
 
 def _logout(options: Options) -> int:
     registry = _registry(options.registry)
     path = login_file(os.environ, options.authfile)
     forgotten = forget_login(path, registry, os.environ)
+    if options.format == "json":
+        tell_json({"registry": registry, "credential": str(path), "forgotten": forgotten})
     if not options.quiet:
         note(f"logged out of {registry}" if forgotten else f"{path} has no credential for {registry}")
     return 0

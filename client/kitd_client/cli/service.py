@@ -3,7 +3,7 @@
 import json
 
 from kitd_client import __version__
-from kitd_client.cli.console import note
+from kitd_client.cli.console import note, tell, tell_json
 from kitd_client.transport import Transport
 
 TYPE_CHECKING = False
@@ -36,23 +36,21 @@ def show_version(transport: Transport | None = None, *, as_json: bool = False) -
 
 def _print_versions(daemon: dict[str, object] | None, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"client": {"version": __version__}, "daemon": daemon}))
+        tell(json.dumps({"client": {"version": __version__}, "daemon": daemon}))
         return
-    print(f"kitctl {__version__}")
+    tell(f"kitctl {__version__}")
     if daemon is not None:
-        print(f"kitd {daemon.get('version')} (API {daemon.get('api')}, pid {daemon.get('pid')})")
+        tell(f"kitd {daemon.get('version')} (API {daemon.get('api')}, pid {daemon.get('pid')})")
 
 
 def _show_status(options: "Options") -> int:
-    import msgspec  # noqa: PLC0415 -- not for `version`
-
     from kitd_client.client import Client  # noqa: PLC0415 -- not for `version`
     from kitd_client.figures import duration_text, size_text  # noqa: PLC0415 -- not for `version`
 
     with Client(options.socket) as client:
         status = client.status()
     if options.format == "json":
-        print(msgspec.json.encode(status).decode())
+        tell_json(status)
         return 0
     lines = {
         "version": status.version,
@@ -64,8 +62,7 @@ def _show_status(options: "Options") -> int:
         "kits": f"{status.kits}, {size_text(status.store_bytes)} stored, {size_text(status.free_bytes)} free",
         "jobs": f"{status.jobs_running} running",
     }
-    for name, value in lines.items():
-        print(f"{name:10}{value}")
+    tell("\n".join(f"{name:10}{value}" for name, value in lines.items()))
     return 0
 
 

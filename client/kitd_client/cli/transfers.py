@@ -1,10 +1,8 @@
 """`kitctl pull` and `kitctl push`."""
 
-import msgspec
-
 from kitd_client.api.jobs import JobStarted
 from kitd_client.cli.arguments import Options, Parser, declare_filters, declare_network, declare_rate, network
-from kitd_client.cli.console import note, notes
+from kitd_client.cli.console import note, notes, tell, tell_json
 from kitd_client.cli.following import following, names, summary_of, tell_result
 from kitd_client.client import Client
 
@@ -76,7 +74,10 @@ def _plain_client(options: Options) -> Client:
 
 
 def _tell_job(options: Options, job_id: str) -> int:
-    print(msgspec.json.encode(JobStarted(job_id)).decode() if options.format == "json" else job_id)
+    if options.format == "json":
+        tell_json(JobStarted(job_id))
+    else:
+        tell(job_id)
     if not options.quiet:
         note(f"'kitctl attach {job_id}' follows it, 'kitctl cancel {job_id}' ends it")
     return 0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -91,10 +92,10 @@ def test_a_daemon_is_started_that_shares_nothing_with_its_caller(installation: P
     log = installation / ".local/state/kitd/kitd.log"
     [line] = done.stderr.splitlines()
     assert line.startswith("kitctl: started kitd (pid ")
-    assert line.endswith(f", ends after 15m without work; log: {log})")
+    assert line.endswith(f", by default it ends after 15m without work; log: {log})")
     [report] = reports(installation)
     links = report.pop("links")
-    assert report == {"words": ["--idle", "15m"], "cwd": "/", "leads": True, "store": None}
+    assert report == {"words": ["--idle-default", "15m"], "cwd": "/", "leads": True, "store": None}
     assert isinstance(links, dict)
     assert [links["0"], links["1"], links["2"]] == ["/dev/null", str(log), str(log)]
     assert not [link for link in links.values() if link.startswith("pipe:")]
@@ -105,6 +106,23 @@ def test_a_relative_store_is_where_the_caller_is(installation: Path) -> None:
     subprocess.run([*_KITCTL, "list"], cwd=installation, env=environ, timeout=50, check=True)
     report = json.loads((installation / "report").read_text())
     assert (report["cwd"], report["store"]) == ("/", f"{installation}/store")
+
+
+@pytest.mark.parametrize(("size", "left"), [((1 << 20) + 1, 0), (1 << 20, 1 << 20)])
+def test_a_long_log_is_put_aside_before_the_next_daemon_writes(
+    installation: Path, size: int, left: int
+) -> None:
+    log = installation / ".local/state/kitd/kitd.log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"x" * size)
+    log.with_name("kitd.log.old").write_text("from before")
+    environ = os.environ | {"FAKE": "fails"}
+    done = subprocess.run(
+        [*_KITCTL, "list"], capture_output=True, text=True, env=environ, timeout=50, check=False
+    )
+    assert "kitd: unknown key cache.dri" in done.stderr
+    assert log.read_bytes()[left:].startswith(b"something else\n")
+    assert len(log.with_name("kitd.log.old").read_bytes()) == (len("from before") if left else size)
 
 
 def test_the_daemon_that_was_started_is_used_from_then_on(installation: Path) -> None:
@@ -162,8 +180,11 @@ def test_no_daemon_is_started_unasked(installation: Path, words: list[str]) -> N
     assert not (installation / ".cache").exists()
 
 
-def test_an_installation_without_a_daemon_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "kitd", None)
+@pytest.mark.parametrize("missing", ["kitd", "aiohttp"])
+def test_an_installation_without_a_daemon_says_so(
+    home: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setattr(autostart, "find_spec", lambda name: None if name == missing else find_spec(name))
     with pytest.raises(DaemonUnreachable, match="this installation has none"):
         autostart.start_daemon(os.environ, print)
 

@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 from unit.client.scripted_daemon import ScriptedDaemon, events, struct
 from unit.client.test_client import DIGEST, PULLED, REF, pulls
 
+from kitd.spec.filters import FILTER_TYPES
 from kitd_client import __version__
 from kitd_client.api.errors import NoSpace, Unauthorized
 from kitd_client.api.jobs import (
@@ -230,7 +233,12 @@ def test_what_the_machine_does_to_a_command_is_its_status(
     [
         pytest.param(">&-", 0, "kitctl: no daemon answers at", id="closed"),
         pytest.param(">&- 2>&- <&-", 0, "", id="all closed"),
-        pytest.param(">/dev/full", 1, "kitctl: [Errno 28] No space left on device", id="full"),
+        pytest.param(
+            ">/dev/full",
+            73,
+            "hint: send the answer where there is space, then run the command again",
+            id="full",
+        ),
     ],
 )
 def test_an_output_that_takes_nothing_is_no_traceback(
@@ -242,6 +250,60 @@ def test_an_output_that_takes_nothing_is_no_traceback(
     assert done.returncode == status
     assert ("".join(done.stderr.splitlines()[-1:])).startswith(said)
     assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("mode", ["plain", "json"])
+@pytest.mark.parametrize("stderr", ["full", "closed"])
+def test_a_pull_goes_on_when_nobody_hears_of_it(
+    daemon: ScriptedDaemon, capfd: pytest.CaptureFixture[str], mode: str, stderr: str
+) -> None:
+    daemon.on("POST", "/v1/pull", struct(JobStarted("j1"), 202))
+    warnings = [Warned(f"warning number {number}") for number in range(500)]
+    daemon.on("GET", "/v1/jobs/j1/events", events(Began("a", 9, 0), *warnings, Succeeded(PULLED)))
+    program = "import sys; from kitd_client.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "pull", "--progress", mode, REF]
+    if stderr == "full":
+        target = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, target = os.pipe()
+        os.close(reader)
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=target, text=True, timeout=50, check=False
+        )
+    finally:
+        os.close(target)
+    assert (done.returncode, done.stdout) == (0, f"{REF}@{DIGEST}\n")
+    assert not daemon.asked_for("DELETE", "/v1/jobs/j1")
+
+
+def test_an_answer_that_is_lost_does_not_hide_what_was_done(daemon: ScriptedDaemon) -> None:
+    pulls(daemon, Succeeded(PULLED))
+    program = "import sys; from kitd_client.cli import main; sys.exit(main())"
+    with open("/dev/full", "w") as full:  # noqa: PTH123 -- a device
+        done = subprocess.run(
+            [sys.executable, "-c", program, "pull", REF],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+    assert done.returncode == 73
+    assert done.stderr == (
+        "kitctl: cannot write to standard output: No space left on device\n"
+        "kept: what the command did; only its answer is lost\n"
+        "hint: send the answer where there is space, then run the command again\n"
+    )
+
+
+def test_the_help_shows_flags_as_they_are_written(capsys: Out) -> None:
+    with pytest.raises(SystemExit):
+        main(["pull", "--help"])
+    out = capsys.readouterr().out
+    assert "[--tls-verify[=BOOL]]" in out
+    assert re.search(r"^  --tls-verify\[=BOOL\]\s+verify certificates", out, re.MULTILINE)
+    assert all(name in out for name in FILTER_TYPES)
 
 
 def test_a_bug_is_not_dressed_up_as_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

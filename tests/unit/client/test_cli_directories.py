@@ -55,6 +55,21 @@ def test_pack_prints_every_name(
     }
 
 
+@pytest.mark.parametrize("below", ["", "/deeper/still"])
+def test_a_link_to_nowhere_is_no_directory_to_unpack_into(
+    daemon: ScriptedDaemon, tmp_path: Path, capsys: Out, below: str
+) -> None:
+    link = tmp_path / "out"
+    link.symlink_to("nowhere")
+    assert main(["unpack", "kit:1", "-d", f"{link}{below}"]) == 73
+    assert capsys.readouterr().err == (
+        f"kitctl: cannot unpack into {link}{below}: {link} is a link to nowhere, which does not exist\n"
+        "hint: make that directory, or name another one with -d\n"
+    )
+    assert not daemon.asked
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_kit_without_a_name_prints_its_digest(daemon: ScriptedDaemon, tmp_path: Path, capsys: Out) -> None:
     daemon.on("POST", "/v1/pack", workspace(End(Succeeded(Packed(references=[], digest=DIGEST, size=9)))))
     assert printed(capsys, "pack", str(tmp_path))[0] == f"{DIGEST}\n"
@@ -140,10 +155,28 @@ def test_a_login_is_checked_then_stored(
 def test_a_login_that_the_registry_refuses_is_not_stored(
     daemon: ScriptedDaemon, home: Path, stdin: Callable[[str], None], capsys: Out
 ) -> None:
-    daemon.on("POST", "/v1/check-registry", problem(Unauthorized("r.io does not accept the credentials")))
+    refusal = Unauthorized("r.io does not accept the credentials", hint="kitctl login r.io")
+    daemon.on("POST", "/v1/check-registry", problem(refusal))
     stdin("secret")
     assert main(["login", "r.io", "-u", "me", "--password-stdin"]) == 77
     assert not (home / ".local").exists()
+    assert capsys.readouterr().err == (
+        "kitctl: r.io does not accept the credentials\n"
+        "kept: the logins that were there; this one was not stored\n"
+        "hint: check the user name and the password, then log in again\n"
+    )
+
+
+def test_logins_tell_programs_what_they_did(home: Path, stdin: Callable[[str], None], capsys: Out) -> None:
+    stdin("token")
+    file = home / "a"
+    words = ["r.io", "-q", "--format=json", "--authfile", str(file)]
+    out, err = printed(capsys, "login", "--password-stdin", "--no-verify", *words)
+    assert (json.loads(out), err) == ({"registry": "r.io", "credential": str(file)}, "")
+    for forgotten in (True, False):
+        out, err = printed(capsys, "logout", *words)
+        told = {"registry": "r.io", "credential": str(file), "forgotten": forgotten}
+        assert (json.loads(out), err) == (told, "")
 
 
 def test_a_login_can_be_stored_without_asking(home: Path, stdin: Callable[[str], None], capsys: Out) -> None:

@@ -8,7 +8,7 @@ from unit.client.test_cli import Out, printed
 from unit.client.test_client import DIGEST, PULLED, QUOTED, REF
 
 from kitd_client import __version__
-from kitd_client.api.errors import NotFound
+from kitd_client.api.errors import NoSpace, NotFound
 from kitd_client.api.jobs import (
     Failed,
     JobInfo,
@@ -21,6 +21,7 @@ from kitd_client.api.kits import (
     KitList,
     KitSummary,
     Removed,
+    RemovedAll,
     Status,
     Tagged,
     Version,
@@ -113,6 +114,36 @@ def test_tag_and_remove_tell_people_what_they_did(daemon: ScriptedDaemon, capsys
     assert told == f"kitctl: removed what was fetched of {REF}\nkitctl: 9 B freed\n"
 
 
+def test_remove_all_tells_what_went_and_what_stays(daemon: ScriptedDaemon, capsys: Out) -> None:
+    kits = [f"x@{DIGEST}", f"y@{DIGEST}"]
+    removed = RemovedAll(removed=kits[:1], in_use=kits[1:], freed=2048)
+    daemon.on("DELETE", "/v1/kits", struct(removed))
+    daemon.on("DELETE", "/v1/kits?force=1", struct(RemovedAll(removed=[])))
+    out, err = printed(capsys, "remove", "--all")
+    assert (out, err.splitlines()) == (
+        "",
+        [
+            f"kitctl: removed {kits[0]}",
+            f"kitctl: {kits[1]} stays: 'kitctl path' gave it out; --force removes it too",
+            "kitctl: 2.0 KiB freed",
+        ],
+    )
+    assert printed(capsys, "remove", "-a", "-f") == ("", "kitctl: there is nothing to remove\n")
+    out, err = printed(capsys, "remove", "-a", "--format=json", "-q")
+    assert (msgspec.json.decode(out, type=RemovedAll), err) == (removed, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [([], "a reference is needed, or --all"), (["-a", REF], "--all takes no reference")]
+)
+def test_remove_takes_a_reference_or_all(
+    daemon: ScriptedDaemon, capsys: Out, words: list[str], said: str
+) -> None:
+    assert main(["remove", *words]) == 2
+    assert f"kitctl: {said}\n" in capsys.readouterr().err
+    assert not daemon.asked
+
+
 # -- jobs and the daemon ----------------------------------------------------------------------------
 
 JOB = JobInfo(
@@ -124,10 +155,22 @@ def test_jobs_are_a_table(daemon: ScriptedDaemon, capsys: Out) -> None:
     daemon.on("GET", "/v1/jobs", struct(JobList([JOB])))
     out, _ = printed(capsys, "jobs")
     assert out == (
-        "JOB   VERB   REFERENCE                         STATE     DONE                 STARTED\n"
+        "JOB   VERB   REFERENCE                         STATE     DONE                 STARTED      ERROR\n"
         f"j1    pull   {REF}   running   1.0 KiB of 2.0 KiB   2026-01-02\n"
     )
     assert [job["id"] for job in json.loads(printed(capsys, "jobs", "--format=json")[0])] == ["j1"]
+
+
+def test_a_job_that_failed_says_why(daemon: ScriptedDaemon, capsys: Out) -> None:
+    problem = NoSpace("no room for model weights: " + "x" * 200, kept="1 MiB", hint="free some").problem()
+    failed = msgspec.structs.replace(JOB, state="failed", problem=problem)
+    daemon.on("GET", "/v1/jobs", struct(JobList([failed])))
+    _, row = printed(capsys, "jobs")[0].splitlines()
+    assert "2026-01-02   no_space: no room for model weights: xxx" in row
+    assert row.endswith("xxx...")
+    assert len(row) < 200
+    [job] = json.loads(printed(capsys, "jobs", "--format=json")[0])
+    assert (job["problem"]["title"], job["problem"]["kept"]) == (problem.title, "1 MiB")
 
 
 def test_attach_ends_as_the_job_does(daemon: ScriptedDaemon, capsys: Out) -> None:
@@ -145,6 +188,8 @@ def test_attach_ends_as_the_job_does(daemon: ScriptedDaemon, capsys: Out) -> Non
 def test_cancel_asks_for_it(daemon: ScriptedDaemon, capsys: Out) -> None:
     daemon.on("DELETE", "/v1/jobs/j1", struct(JOB, 202))
     assert "being cancelled" in printed(capsys, "cancel", "j1")[1]
+    out, err = printed(capsys, "cancel", "j1", "--format=json", "-q")
+    assert (msgspec.json.decode(out, type=JobInfo), err) == (JOB, "")
 
 
 def test_nobody_starts_a_daemon_to_hear_that_it_has_no_jobs(home: Path, capsys: Out) -> None:

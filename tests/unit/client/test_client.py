@@ -13,7 +13,7 @@ from unit.client.scripted_daemon import (
     struct,
 )
 
-from kitd_client import Client, Network
+from kitd_client import Client, KitdError, Network
 from kitd_client.api.errors import (
     Cancelled,
     DaemonStopping,
@@ -21,6 +21,8 @@ from kitd_client.api.errors import (
     InvalidReference,
     NotFound,
     ProtocolError,
+    RegistryProtocol,
+    RegistryUnavailable,
     Unauthorized,
 )
 from kitd_client.api.jobs import (
@@ -36,7 +38,7 @@ from kitd_client.api.jobs import (
     Pushed,
     Succeeded,
 )
-from kitd_client.api.kits import Info, KitList, KitSummary, Removed, Status, Tagged, Version
+from kitd_client.api.kits import Info, KitList, KitSummary, Removed, RemovedAll, Status, Tagged, Version
 
 REF = "registry.example.com/team/kit:1"
 QUOTED = "registry.example.com%2Fteam%2Fkit%3A1"
@@ -106,6 +108,40 @@ def test_a_daemon_that_stops_says_what_is_kept_and_how_to_go_on(daemon: Scripted
         Client().pull(REF)
     assert (caught.value.kept, caught.value.exit_code) == ("6 of 9 bytes", 75)
     assert f"'kitctl pull {REF}'" in str(caught.value.hint)
+
+
+HOST = "registry.example.com"
+
+
+@pytest.mark.parametrize(
+    ("error", "plain_http", "logged_in", "hint"),
+    [
+        (NotFound("answered 404", host=HOST), False, False, f"'kitctl login {HOST}' first"),
+        (NotFound("answered 404", host=HOST), False, True, "whether this account may see them"),
+        (NotFound("a blob is gone", kept="6 bytes", host=HOST), False, False, None),
+        (RegistryProtocol("answered 400", host=HOST), True, False, "leave --plain-http out"),
+        (RegistryUnavailable("closed", host=HOST), True, False, "leave --plain-http out"),
+        (RegistryUnavailable("closed", kept="6 bytes", host=HOST), True, False, "goes on from there"),
+        (RegistryUnavailable("closed", host=HOST), False, False, "look at the name, then try again"),
+        (RegistryProtocol("answered 400", host=HOST), False, False, None),
+        (RegistryProtocol("answered 400", hint="its own", host=HOST), True, False, "its own"),
+    ],
+)
+def test_a_failure_without_a_hint_gets_the_one_that_only_the_client_knows(
+    daemon: ScriptedDaemon,
+    home: Path,
+    *,
+    error: KitdError,
+    plain_http: bool,
+    logged_in: bool,
+    hint: str | None,
+) -> None:
+    if logged_in:
+        log_in(home, HOST)
+    pulls(daemon, Failed(error.problem()))
+    with pytest.raises(type(error)) as caught:
+        Client().pull(REF, network=Network(plain_http=plain_http))
+    assert caught.value.hint is None if hint is None else hint in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +250,8 @@ def test_kits_are_listed_tagged_removed_and_shown(daemon: ScriptedDaemon) -> Non
     daemon.on("POST", "/v1/tag", struct(Tagged(REF, DIGEST)))
     daemon.on("DELETE", f"/v1/kits/{QUOTED}", struct(Removed(untagged=[REF])))
     daemon.on("DELETE", f"/v1/kits/{QUOTED}?force=1", struct(Removed(untagged=[REF], freed=9)))
+    daemon.on("DELETE", "/v1/kits", struct(RemovedAll(removed=[REF])))
+    daemon.on("DELETE", "/v1/kits?force=1", struct(RemovedAll(removed=[])))
     daemon.on("GET", f"/v1/kits/{QUOTED}/info", struct(Info("manifestVersion: 1.0.0\n")))
     kit = b'{"digest":"d","cliVersion":"v","kitfile":{"b":1.50,"a":1},"manifest":{}}'
     daemon.on("GET", f"/v1/kits/{QUOTED}", answer(200, kit))
@@ -223,6 +261,8 @@ def test_kits_are_listed_tagged_removed_and_shown(daemon: ScriptedDaemon) -> Non
         assert client.tag("kit:1", REF) == Tagged(REF, DIGEST)
         assert client.remove(REF).freed == 0
         assert client.remove(REF, force=True).freed == 9
+        assert client.remove_all().removed == [REF]
+        assert client.remove_all(force=True).in_use == []
         assert client.info(REF) == "manifestVersion: 1.0.0\n"
         assert bytes(client.inspect(REF).kitfile) == b'{"b":1.50,"a":1}'
 
@@ -237,7 +277,7 @@ def test_jobs_are_listed_followed_and_cancelled(daemon: ScriptedDaemon) -> None:
         assert client.job("j1") == job
         assert list(client.attach("j1")) == [Began("config", 9, 0), Succeeded(PULLED)]
         assert client.wait("j1") == PULLED
-        client.cancel("j1")
+        assert client.cancel("j1") == job
     assert len(daemon.asked_for("DELETE", "/v1/jobs/j1")) == 1
 
 
@@ -290,6 +330,13 @@ def test_a_credential_is_checked_with_the_network_flags(daemon: ScriptedDaemon) 
         "registry": "r.example.com",
         "context": {"credentials": {"r.example.com": {"username": "u", "password": "p"}}, "plain_http": True},
     }
+
+
+def test_a_check_in_plain_http_at_a_server_that_speaks_tls_says_so(daemon: ScriptedDaemon) -> None:
+    daemon.on("POST", "/v1/check-registry", problem(RegistryProtocol("answered 400", host=HOST)))
+    with pytest.raises(RegistryProtocol) as caught:
+        Client().check_registry(HOST, Credential("u", "p"), Network(plain_http=True))
+    assert "leave --plain-http out" in str(caught.value.hint)
 
 
 def test_an_answer_of_another_shape_is_a_protocol_error(daemon: ScriptedDaemon) -> None:

@@ -137,7 +137,7 @@ def test_lines_stay_above_the_bars_and_bars_vanish_at_the_end(
     assert terminal.screen() == [
         "kitctl: r.io/kit:1 is sha256:abc",
         "kitctl: warning: a link is left out",
-        "kitctl: r.io asked to wait (429) (at most 30s)",
+        "kitctl: r.io asked to wait (429): trying again in at most 30s",
         "",
     ]
 
@@ -146,6 +146,60 @@ def test_rows_never_wrap(fancy: Start, terminal: Terminal) -> None:
     progress = fancy(COLUMNS="40")
     progress.event(Began("a" * 200, 10 * MIB, 1))
     assert max(len(row) for row in terminal.screen()) <= 39
+
+
+@pytest.mark.parametrize(
+    ("width", "shown", "layer"),
+    [
+        (80, "  0.5 GiB of 1.0 GiB, 512.0 MiB/s, 1s left", "  1.0 GiB  registry.example.com"),
+        (60, "  0.5 GiB of 1.0 GiB, 512.0 MiB/s, 1s left", "  1.0 GiB  registry.example.com"),
+        (50, "  0.5 GiB of 1.0 GiB, 512.0 MiB/s", "  1.0 GiB  registry.example.com"),
+        (42, "  0.5 GiB of 1.0 GiB", "  1.0 GiB"),
+        (30, "", "  1.0 GiB"),
+        (16, "", ""),
+    ],
+)
+def test_what_has_no_room_is_left_out_whole(
+    fancy: Start, terminal: Terminal, clock: Clock, width: int, shown: str, layer: str
+) -> None:
+    progress = fancy(COLUMNS=str(width), NO_COLOR="1")
+    progress.event(Began("weights", 1 << 30, 0))
+    clock.now = 1
+    progress.event(Moved("weights", "registry.example.com", 1 << 29))
+    rows = terminal.screen()
+    assert rows[0].endswith(f" 50 %{shown}")
+    assert rows[1].endswith(f" 50 %{layer}")
+    assert max(map(len, rows)) < width
+
+
+def test_where_nothing_fits_there_are_names_alone(fancy: Start, terminal: Terminal) -> None:
+    progress = fancy(COLUMNS="8", NO_COLOR="1")
+    for number in range(7):
+        progress.event(Began(f"layer {number}", 1 << 30, 1 << 29))
+    assert "%" not in "".join(terminal.screen())
+    assert not any(letter.isdigit() for letter in "".join(terminal.screen()))
+
+
+def test_a_digest_is_not_said_to_be_itself(fancy: Start, terminal: Terminal) -> None:
+    fancy().event(Resolved("r.io/kit@sha256:abc", "sha256:abc"))
+    assert "sha256" not in terminal.getvalue()
+
+
+class Broken(Terminal):
+    """Nobody reads it any more."""
+
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("mode", ["fancy", "plain", "json", "none"])
+def test_a_stream_that_takes_nothing_does_not_stop_the_job(clock: Clock, mode: Mode) -> None:
+    progress = Progress(Broken(), "pull r.io/kit:1", mode, environ={"TERM": "xterm"}, clock=clock)
+    progress.event(Began("a", 1000 * MIB, 0))
+    progress.event(Warned("a link is left out"))
+    clock.now = 20
+    progress.event(Moved("a", "r.io", 500 * MIB))
+    progress.close()
 
 
 def test_bars_give_way_to_figures(fancy: Start, terminal: Terminal, clock: Clock) -> None:

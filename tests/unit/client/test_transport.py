@@ -6,7 +6,7 @@ import pytest
 from unit.client.scripted_daemon import ScriptedDaemon, answer, drop, problem
 
 from kitd_client.api.errors import DaemonUnreachable, NoSpace, PermissionDenied, ProtocolError
-from kitd_client.failures import unusable
+from kitd_client.failures import silent, unusable
 from kitd_client.paths import sockets
 from kitd_client.transport import Transport
 
@@ -50,6 +50,61 @@ def test_a_daemon_that_stays_silent_is_not_asked_for_ever(daemon: ScriptedDaemon
     with pytest.raises(DaemonUnreachable, match="without an answer"):
         Transport().call("GET", "/")
     assert len(daemon.asked) == 2
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_a_daemon_that_stays_silent_has_a_log(daemon: ScriptedDaemon, home: Path, *, log: bool) -> None:
+    path = home / ".local" / "state" / "kitd" / "kitd.log"
+    if log:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    daemon.on("GET", "/", drop)
+    with pytest.raises(DaemonUnreachable) as caught:
+        Transport().call("GET", "/")
+    assert caught.value.hint == f"look into its log{f' {path}' if log else ''}, then try again"
+
+
+def test_the_log_of_the_system_s_daemon_is_in_the_journal() -> None:
+    assert "journalctl -u kitd" in str(silent("/run/kitd/kitd.sock", {}).hint)
+
+
+# -- another store than the one that was named ------------------------------------------------------
+
+
+def test_a_store_that_is_not_the_daemons_is_warned_of_once(
+    daemon: ScriptedDaemon, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.on("GET", "/", answer(200, b"hello"))
+    daemon.on("GET", "/v1/status", answer(200, b'{"store":"/var/cache/kitd"}'))
+    monkeypatch.setenv("KITD_CACHE_DIR", str(home / "big"))
+    said: list[str] = []
+    transport = Transport(notice=said.append)
+    assert transport.call("GET", "/") == transport.call("GET", "/") == b"hello"
+    [line] = said
+    assert line.startswith("warning: KITD_CACHE_DIR ")
+    assert f"{home}/big" in line
+    assert "/var/cache/kitd" in line
+    assert str(daemon.path) in line
+
+
+@pytest.mark.parametrize("how", ["by its lock", "by asking", "it does not tell", "unset"])
+def test_nothing_is_said_of_the_daemons_own_store(
+    daemon: ScriptedDaemon, home: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    store = home / "store"
+    store.mkdir()
+    daemon.on("GET", "/", answer(200, b"hello"))
+    if how == "by its lock":
+        (store / "lock").write_text(f"77\n{daemon.path}\n")
+    elif how != "it does not tell":
+        daemon.on("GET", "/v1/status", answer(200, f'{{"store":"{store}"}}'.encode()))
+    (home / "link").symlink_to(store)
+    if how != "unset":
+        monkeypatch.setenv("KITD_CACHE_DIR", str(home / "link"))
+    said: list[str] = []
+    assert Transport(notice=said.append).call("GET", "/") == b"hello"
+    assert said == []
+    assert len(daemon.asked_for("GET", "/v1/status")) == (how in {"by asking", "it does not tell"})
 
 
 def test_an_answer_that_breaks_off_is_not_asked_for_again(daemon: ScriptedDaemon) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from kitd.config import load
-from kitd.config.load import config_files, load_settings
+from kitd.config.load import config_files, load_settings, unknown_variables
 from kitd.config.settings import SECTIONS, Address, Duration, FileMode, Rate, Settings, Size
 from kitd_client.api.errors import ConfigurationInvalid
 
@@ -194,6 +194,43 @@ def test_wrong_variables_and_flags_are_named_as_such() -> None:
         load_settings(HOME | {"KITD_TRANSFER__MEMORI": "1"}, {}, uid=UID)
     with pytest.raises(ConfigurationInvalid, match=r"--idle: daemon\.idle: 'soon'"):
         load_settings(HOME, {"daemon.idle": "soon"}, uid=UID)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "flags", "idle"),
+    [
+        ("", {}, {}, 900),
+        ('[daemon]\nidle = "2h"', {}, {}, 7200),
+        ('[daemon]\nidle = "0"', {}, {}, 0),
+        ("", {"KITD_DAEMON__IDLE": "1h"}, {}, 3600),
+        ("", {}, {"daemon.idle": "1m"}, 60),
+        ('[daemon]\nsocket_group = "ml"', {}, {}, 0),
+    ],
+)
+def test_a_default_for_the_idle_time_gives_way_to_whatever_else_says_one(
+    tmp_path: Path, text: str, environ: dict[str, str], flags: dict[str, str], idle: float
+) -> None:
+    path = _file(tmp_path / "kitd.toml", text)
+    given = {"config": str(path), "idle_default": "15m"} | flags
+    assert load_settings(HOME | environ, given, uid=UID).daemon.idle == idle
+
+
+def test_a_wrong_default_for_the_idle_time_is_named() -> None:
+    with pytest.raises(ConfigurationInvalid, match=r"--idle-default: daemon\.idle: 'soon'"):
+        load_settings(HOME, {"idle_default": "soon"}, uid=UID)
+
+
+def test_variables_that_nobody_knows_are_named_with_the_nearest_name() -> None:
+    known = dict.fromkeys(
+        ("KITD_SOCKET", "KITD_CONFIG", "KITD_AUTH_FILE", "KITD_NO_PROGRESS", "KITD_LOG__FORMAT", "HOME"), "x"
+    )
+    assert unknown_variables(known) == []
+    assert unknown_variables(known | {"KITD_CACHEDIR": "/x", "KITD_LOGLEVEL": "1", "KITD_Q": ""}) == [
+        "the environment has KITD_CACHEDIR, which kitd does not know: did you mean KITD_CACHE_DIR?",
+        "the environment has KITD_LOGLEVEL, which kitd does not know: did you mean KITD_LOG_LEVEL?",
+        "the environment has KITD_Q, which kitd does not know",
+    ]
+    load_settings(HOME | {"KITD_CACHEDIR": "/x"}, {}, uid=UID)
 
 
 def test_only_a_users_daemon_ends_when_idle(as_kitd: None) -> None:

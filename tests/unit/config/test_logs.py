@@ -46,6 +46,20 @@ def test_auto_looks_at_what_stderr_is(tmp_path: Path, monkeypatch: pytest.Monkey
         assert formatter(settings, {}).format(_record("x")).endswith("INFO    x")
 
 
+@pytest.mark.parametrize("name", ["watchfiles.main", "aiohttp.access"])
+def test_libraries_say_nothing_of_their_ordinary_work(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        set_up_logging(LogSettings(format="text"), {})
+        logging.getLogger(name).info("1 change detected")
+        logging.getLogger(name).warning("something is wrong")
+        assert capsys.readouterr().err.splitlines()[0].endswith("something is wrong")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
 def test_a_second_set_up_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level

@@ -45,6 +45,7 @@ async def test_a_job_runs_and_its_events_can_be_read_again_after_its_end() -> No
     assert first[0] == Resolved(reference="reg/x:1", digest="sha256:aa")
     assert first[-2:] == [Moved(item="model", source="reg", done=3), Succeeded(result=_pulled())]
     assert (job.info().state, job.info().total, job.info().done) == ("succeeded", 3, 3)
+    assert job.info().problem is None
 
 
 async def test_cancel_ends_a_job_and_says_what_is_kept() -> None:
@@ -81,6 +82,8 @@ async def test_an_error_of_the_table_ends_the_job_as_itself() -> None:
             "4 MiB",
             {"needed": 10, "free": 5},
         )
+        [info] = jobs.seen_by(ALICE)
+        assert (info.state, info.problem) == ("failed", failed.problem)
         assert await jobs.start("pull", "r", ALICE, given_up).ended() == CancelledEvent(kept="a bit")
 
 

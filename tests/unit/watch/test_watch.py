@@ -32,6 +32,32 @@ async def test_a_file_that_is_written_made_or_replaced_is_told_and_its_neighbour
     assert told == [{config}]
 
 
+async def test_a_file_that_is_written_in_steps_is_told_once(tmp_path: Path) -> None:
+    config = tmp_path / "kitd.toml"
+    stop = anyio.Event()
+    told: list[str] = []
+
+    async def listen() -> None:
+        async for files in changes([config], stop):
+            assert files == {config}
+            told.append(config.read_text())
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            while not told:
+                config.write_text("ready")
+                await anyio.sleep(0.5)
+            await anyio.sleep(0.5)
+            told.clear()
+            for count in range(1, 6):
+                config.write_text("x" * count)
+                await anyio.sleep(0.15)
+            await anyio.sleep(0.7)
+            stop.set()
+    assert told == ["xxxxx"]
+
+
 async def test_nothing_to_watch_ends_at_once(tmp_path: Path) -> None:
     assert [files async for files in changes([tmp_path / "missing" / "x.toml"], anyio.Event())] == []
 

@@ -1,0 +1,40 @@
+"""Whether the daemon that answers has the store that the caller's environment names."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from kitd_client.wire import GarbledError, SilentError, connect, exchange
+
+
+def other_store(environ: Mapping[str, str], socket: str) -> str:
+    """The warning for a `KITD_CACHE_DIR` that the daemon at `socket` knows nothing of; empty: there is none.
+
+    The variable is for the daemon: one that runs already has its store, and goes on with it.
+    """
+    named = Path(environ["KITD_CACHE_DIR"]).resolve()
+    if _owner_socket(named) == socket:
+        return ""
+    theirs = _store_at(socket)
+    if not theirs or Path(theirs).resolve() == named:
+        return ""
+    return (
+        f"warning: KITD_CACHE_DIR is {named}, but the daemon at {socket} runs already, "
+        f"and its store {theirs} is used"
+    )
+
+
+def _owner_socket(store: Path) -> str:
+    """What the lock of a store says about where its daemon listens."""
+    try:
+        return (store / "lock").read_text(errors="surrogateescape").partition("\n")[2].strip()
+    except OSError:
+        return ""
+
+
+def _store_at(socket: str) -> str:
+    """The store of the daemon there; empty if it does not tell: what is asked of it next says why."""
+    try:
+        return str(json.loads(exchange(connect(socket), "GET", "/v1/status").read())["store"])
+    except (OSError, SilentError, GarbledError, ValueError, LookupError, TypeError):
+        return ""
