@@ -2,22 +2,19 @@
 
 Roots are records (every tag has one), snapshots, references being pulled, leases, and blobs under way. Blobs
 are marked all (rows are few); objects are marked only among those that a dead recipe refers to, by going
-through the live recipes one by one. Rows turn invisible first, files go next, rows last: a crash between two
-steps leaves rows that the next collection finds, and never a visible blob without its files.
+through the live recipes one by one. Rows turn invisible first, files go next (in `disposal`), rows last: a crash
+between two steps leaves rows that the next collection finds, and never a visible blob without its files.
 """
 
-# Paths come by the hundred thousand here: they stay plain strings.
-# ruff: noqa: PTH110, PTH116, PTH208
-
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from kitd.content import sync
-from kitd.content.database import Blob, Database, hide
+from kitd.content.database import Blob, Database
+from kitd.content.disposal import Disposal, Freeing, at_once
 from kitd.content.layout import RECIPE, Layout, is_fresh
 from kitd.content.leases import Leases
 from kitd.content.names import Names, is_named
@@ -30,6 +27,8 @@ from kitd.spec.reference import Reference
 from kitd_client.api.errors import InUse, InvalidDigest, NotFound, ObjectDamaged, Unsupported
 
 _DOCUMENT: Final = 4 << 20
+_FORGOTTEN: Final = 2000
+"""Rows dropped in one step."""
 
 
 class _Named(msgspec.Struct):
@@ -55,11 +54,11 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Digest | None
     """None: there was only an unfinished pull."""
     freed: int
-    """Bytes of files that nothing needs any more."""
+    """Bytes of files that nothing needs any more; they go after the name."""
 
 
 class Collector:
-    """Takes away. Only ever in the one thread that publishes.
+    """Takes away. Only ever in the one thread that publishes; what may take long, in steps.
 
     Args:
         under_way: the blobs that somebody writes now.
@@ -84,12 +83,15 @@ class Collector:
         self._trash = trash
         self._leases = leases
         self._under_way = under_way
+        self._disposal = Disposal(layout, database, objects, trash)
+        self.due = False
+        """Something lost what spared it, other than by a lease that ended. Set on the event loop."""
         self._replaced: list[Blob] = []
         self._spared: set[Digest] = set()
         """Blobs that the last collection left only because a job held them."""
 
     def untag(self, reference: Reference, *, force: bool) -> Removal:
-        """Takes a name away and collects.
+        """Takes a name away; `collect` comes next.
 
         Raises:
             NotFound: nothing has that name.
@@ -114,23 +116,23 @@ class Collector:
                 connection.execute("DELETE FROM snapshot WHERE manifest = ?", (gone.manifest,))
         self._snapshots.put_aside(trees)
         references = [f"{reference.name}:{tag}" for tag in gone.tags]
-        return Removal(names=tuple(references), manifest=gone.manifest, freed=self.collect())
+        return Removal(names=tuple(references), manifest=gone.manifest, freed=0)
 
-    def collect(self) -> int:
-        """Takes away what no root needs; bytes of the files that went."""
+    def collect(self) -> Freeing:
+        """Takes away what no root needs, in steps; bytes of the files that went."""
         rooted = self._with_decoded(self._rooted())
         unneeded = {blob.digest for blob in self._database.blobs()} - rooted
         dead = self._leases.condemn(unneeded - self._with_decoded(self._leases.held()))
         self._spared = unneeded - dead
         try:
-            if not dead:
-                return 0
-            with self._database.transaction() as connection:
-                hide(connection, dead)
-            freed = self.release(dead)
-            self._database.forget(sorted(dead))
+            self._database.hide(dead)
         finally:
             self._leases.spare()
+        freed = yield from self._disposal.steps(dead)
+        rows = sorted(dead)
+        for start in range(0, len(rows), _FORGOTTEN):
+            self._database.forget(rows[start : start + _FORGOTTEN])
+            yield
         return freed
 
     def _rooted(self) -> set[Digest]:
@@ -163,98 +165,36 @@ class Collector:
             named.append(document.config)
         return [digest for other in named if (digest := _digest(other.digest)) is not None]
 
-    def release(self, dead: Iterable[Digest], candidates: Iterable[Digest] = ()) -> int:
-        """Trashes the recipes and objects of dead blobs, and `candidates`, unless something else needs them.
-
-        Args:
-            dead: blobs of which no visible row is left.
-            candidates: more objects that may have lost their last use.
-        """
-        gone = set(dead)
-        objects = {*gone, *candidates}
-        for digest in gone:
-            objects |= self._recipe_objects(digest)
-        lost = False
-        for blob in self._database.blobs():
-            if blob.digest in gone:
-                lost = lost or (blob.recipe and not os.path.exists(self._layout.recipe(blob.digest)))
-            elif not blob.recipe:
-                objects.discard(blob.digest)
-            elif objects:
-                objects -= self._recipe_objects(blob.digest)
-        freed = sum(self._trash_object(digest) for digest in objects)
-        # Recipes last: whoever goes on after a crash finds the objects by them.
-        for digest in gone:
-            self._trash.put(self._layout.recipe(digest))
-        return freed + (self._release_orphans() if lost else 0)
-
-    def _release_orphans(self) -> int:
-        """A recipe was damaged: what it referred to is found by going through all objects, a part at a time."""
-        freed = 0
-        for folder in sorted(self._layout.objects.iterdir()):
-            named = (object_name(name) for name in os.listdir(folder))
-            freed += self.release((), {digest for digest in named if digest is not None})
-        return freed
-
     def replaced(self, before: Blob) -> None:
-        """Trashes what a blob was kept as, after it was published in the other way: once nobody reads it.
+        """Notes what a blob was kept as, after it was published in the other way: it goes once nobody reads it.
 
         After a restart what was left goes with the blob.
         """
         self._replaced.append(before)
-        self.drop_replaced()
 
     @property
     def has_rubbish(self) -> bool:
         """Whether `drop_unheld` has something to do. Also for the event loop."""
         waiting = {*self._spared, *(blob.digest for blob in self._replaced)}
-        return bool(waiting) and self._leases.has_let_go(waiting)
+        return self.due or (bool(waiting) and self._leases.has_let_go(waiting))
 
-    def drop_unheld(self) -> None:
-        """Does what had to wait for jobs: they have let go of some blobs since."""
-        self.drop_replaced()
-        if self._spared:
-            self._spared = set()
-            self.collect()
+    def drop_unheld(self) -> Freeing:
+        """Does what had to wait, in steps: jobs have let go of some blobs since, or something is `due`."""
+        wanted = self.due or bool(self._spared)
+        self.due, self._spared = False, set()
+        freed = yield from self._drop_replaced()
+        if wanted:
+            freed += yield from self.collect()
+        return freed
 
-    def drop_replaced(self) -> None:
+    def _drop_replaced(self) -> Freeing:
         """Trashes what blobs were kept as that nobody holds any more."""
         held = self._leases.held()
         due = [blob for blob in self._replaced if blob.digest not in held]
         self._replaced = [blob for blob in self._replaced if blob.digest in held]
-        for before in due:
-            now = self._database.blob(before.digest)
-            if now is None or now.recipe == before.recipe:
-                continue  # it is gone, or kept as before again
-            if before.recipe:
-                candidates = self._recipe_objects(before.digest)
-                self._trash.put(self._layout.recipe(before.digest))
-            else:
-                candidates = {before.digest}
-            self.release((), candidates)
-
-    def _recipe_objects(self, digest: Digest) -> set[Digest]:
-        if not os.path.exists(self._layout.recipe(digest)):
-            return set()
-        try:
-            stored = self._objects.open_recipe(digest)
-        except ObjectDamaged:
-            return set()
-        try:
-            return {other for other, _ in stored.recipe.objects()}
-        finally:
-            stored.close()
-
-    def _trash_object(self, digest: Digest) -> int:
         freed = 0
-        for path in (self._layout.object(digest), self._layout.executable(digest)):
-            try:
-                status = os.stat(path, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            # Trees that `path` made have more names of it; they are in the trash already, or it were alive.
-            freed += status.st_size
-            self._trash.put(path)
+        for before in due:
+            freed += yield from self._disposal.replaced(before)
         return freed
 
     # -- ingest directories ----------------------------------------------------------------------
@@ -286,7 +226,7 @@ class Collector:
                     freed += path.stat().st_size
         recipes = {digest for digest in recipes if self._database.blob(digest) is None}
         self._trash.put(directory)
-        return freed + (self.release(recipes, linked) if linked or recipes else 0)
+        return freed + (at_once(self._disposal.steps(recipes, linked)) if linked or recipes else 0)
 
     def recover(self) -> None:
         """After a start: finishes or undoes what the last life left half done."""
@@ -299,7 +239,7 @@ class Collector:
             if is_fresh(path.name) or (digest is not None and self._database.blob(digest) is not None):
                 self.drop_ingest(path)
         self._snapshots.sweep()
-        self.collect()
+        at_once(self.collect())
 
 
 def _digest(text: str) -> Digest | None:

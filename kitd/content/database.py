@@ -71,6 +71,8 @@ class Database:
     """The connection, one user at a time; any thread, never the event loop."""
 
     def __init__(self, path: Path) -> None:
+        self.publications = 0
+        """How often `publish` was called: work in steps sees by it whether blobs have come since."""
         self._lock = threading.RLock()
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -126,6 +128,10 @@ class Database:
             found = self._connection.execute("SELECT digest, size, recipe FROM blob").fetchall()
         return [Blob(Digest(digest), size, bool(recipe)) for digest, size, recipe in found]
 
+    def visible(self) -> set[Digest]:
+        """Every visible blob."""
+        return {Digest(row[0]) for row in self.rows("SELECT digest FROM blob WHERE visible")}
+
     def publish(self, blobs: Iterable[Blob], decoded: Iterable[tuple[Digest, Digest]] = ()) -> None:
         """Makes blobs visible, and notes to which diffIDs layers were decoded."""
         with self.transaction() as connection:
@@ -135,11 +141,14 @@ class Database:
                 [(blob.digest, blob.size, blob.recipe) for blob in blobs],
             )
             connection.executemany("INSERT OR REPLACE INTO decoded VALUES (?, ?)", decoded)
+        self.publications += 1
 
     def hide(self, digests: Iterable[Digest]) -> None:
         """Makes blobs invisible: they are damaged, or about to be collected."""
         with self.transaction() as connection:
-            hide(connection, digests)
+            connection.executemany(
+                "UPDATE blob SET visible = 0 WHERE digest = ?", [(digest,) for digest in digests]
+            )
 
     def forget(self, digests: Sequence[Digest]) -> None:
         """Drops the rows of blobs that are gone."""
@@ -165,8 +174,3 @@ class Database:
         """Bytes of all visible blobs."""
         with self._lock:
             return int(self._connection.execute("SELECT total(size) FROM blob WHERE visible").fetchone()[0])
-
-
-def hide(connection: sqlite3.Connection, digests: Iterable[Digest]) -> None:
-    """Makes blobs invisible, as part of a transaction."""
-    connection.executemany("UPDATE blob SET visible = 0 WHERE digest = ?", [(digest,) for digest in digests])

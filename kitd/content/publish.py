@@ -10,7 +10,9 @@ A crash between two steps leaves files that nothing names, and an ingest directo
 """
 
 import os
+import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -23,6 +25,7 @@ from kitd.content.trash import Trash
 from kitd.content.workers import Workers
 from kitd.content.writer import Sealed
 from kitd.spec.digest import digest_hex
+from kitd_client.api.errors import KitdError
 
 _LINKED: Final = 2
 """A file with that many names was linked from an object: its data is safe already."""
@@ -76,22 +79,43 @@ class Publisher:
 
     async def _publish_all(self, batch: Sequence[_Request]) -> None:
         try:
-            await self._workers.commit(self._publish, batch)
+            alone = await self._workers.commit(self._publish, batch)
         except Exception as error:  # noqa: BLE001 (each of the batch raises it in its own task)
+            alone = []
             for request in batch:
                 request.error = error
+        for request in alone:
+            await self._publish_all([request])
         for request in batch:
             request.done = True
 
-    def _publish(self, batch: Sequence[_Request]) -> None:
+    def _publish(self, batch: Sequence[_Request]) -> list[_Request]:
+        """Publishes a batch, but for those of it that cannot be linked: alone, they raise why.
+
+        After a failed flush nothing is tried again: the next flush would prove nothing.
+        """
+        linked: list[_Request] = []
+        touched: set[str] = set()
         with self._objects.turn:  # what is judged bad meanwhile is judged again after this
-            touched = {directory for request in batch for directory in self._link(request.sealed)}
+            for request in batch:
+                try:
+                    touched |= self._link(request.sealed)
+                except (OSError, sqlite3.Error, KitdError):
+                    if len(batch) == 1:
+                        raise
+                else:
+                    linked.append(request)
             sync.sync_directories(sorted(touched))
             self._database.publish(
-                [Blob(request.sealed.digest, request.sealed.size, request.sealed.recipe) for request in batch]
+                [
+                    Blob(request.sealed.digest, request.sealed.size, request.sealed.recipe)
+                    for request in linked
+                ]
             )
-        for request in batch:
-            self._trash.put(request.sealed.directory)
+        for request in linked:
+            with suppress(OSError):  # it is visible: what cannot be put aside now is, at the next start
+                self._trash.put(request.sealed.directory)
+        return [request for request in batch if request not in linked]
 
     def _link(self, sealed: Sealed) -> set[str]:
         touched = set()

@@ -154,17 +154,23 @@ class Snapshots:
             )
 
 
-def _untouched(directory: str) -> bool:
-    """Whether every modification time below is still 0: a written file and a changed directory lose it."""
+def _untouched(root: str) -> bool:
+    """Whether every modification time below is still 0: a written file and a changed directory lose it.
+
+    One directory is open at a time, however deep the tree is.
+    """
+    left = [root]
     try:
-        if os.stat(directory).st_mtime_ns:
-            return False
-        with os.scandir(directory) as entries:
-            return all(
-                _untouched(entry.path)
-                if entry.is_dir(follow_symlinks=False)
-                else entry.stat(follow_symlinks=False).st_mtime_ns == 0
-                for entry in entries
-            )
+        while left:
+            directory = left.pop()
+            if os.stat(directory).st_mtime_ns:
+                return False
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+                    elif entry.stat(follow_symlinks=False).st_mtime_ns:
+                        return False
     except FileNotFoundError:
         return False
+    return True

@@ -18,6 +18,7 @@ from kitd.content.claim import claimed
 from kitd.content.collect import Collector, Removal
 from kitd.content.database import Database
 from kitd.content.decode import LayerFiles
+from kitd.content.disposal import Freeing
 from kitd.content.flight import Flights, Turns
 from kitd.content.ingest import BlobIngest, LayerResult, TarIngest
 from kitd.content.ingests import Ingests
@@ -106,6 +107,7 @@ class ContentStore:
             database, self._blobs, self._objects, self._ingests, publisher, self._collector, workers
         )
         self._rubbish = anyio.Event()
+        self._taking_away = anyio.Lock()
         workers.after_each = self._look_at_trash
 
     @classmethod
@@ -143,7 +145,7 @@ class ContentStore:
             self._rubbish = anyio.Event()
             try:
                 if self._collector.has_rubbish:
-                    await self._workers.commit(self._collector.drop_unheld)
+                    await self._take_away(self._collector.drop_unheld())
                 while await self._workers.work(self._trash.unlink_some):
                     pass
             except KitdError as error:
@@ -341,10 +343,26 @@ class ContentStore:
             InUse: the last name of a kit that was handed out as a tree; `force` takes the tree away too.
         """
         removal = await self._workers.commit(self._collector.untag, reference, force=force)
-        freed = removal.freed
+        freed = await self._take_away(self._collector.collect())
         for digest in await self._workers.commit(self._collector.abandoned):
             freed += await self._ingests.abandon(digest)
         return msgspec.structs.replace(removal, freed=freed)
+
+    def sweep(self) -> None:
+        """Takes away what nothing needs, soon and in the background: something lost what spared it."""
+        self._collector.due = True
+        self._rubbish.set()
+
+    async def _take_away(self, steps: Freeing) -> int:
+        """Between two steps others publish; two that take away would spare for each other."""
+        async with self._taking_away:
+            try:
+                while True:
+                    freed = await self._workers.commit(_step, steps)
+                    if freed is not None:
+                        return freed
+            finally:
+                steps.close()
 
     async def usage(self) -> Usage:
         """How much the store has, and how much space there is."""
@@ -357,6 +375,15 @@ class ContentStore:
         if self._trash.pending or self._collector.has_rubbish:
             self._trash.pending = False
             self._rubbish.set()
+
+
+def _step(steps: Freeing) -> int | None:
+    """The next step; in the end, the bytes that all of them freed."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        return int(end.value)
+    return None
 
 
 def _bytes_in(directory: Path) -> int:

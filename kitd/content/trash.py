@@ -5,6 +5,7 @@
 
 import os
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -41,17 +42,21 @@ class Trash:
 
 
 def _unlink(directory: str | Path, budget: int) -> int:
-    """Unlinks up to `budget` entries below a directory; what is left of the budget."""
+    """Unlinks up to `budget` entries below a directory; what is left of the budget.
+
+    One directory is open at a time, however deep the tree is.
+    """
     with os.scandir(directory) as entries:
-        for entry in entries:
-            if budget == 0:
-                break
-            if entry.is_dir(follow_symlinks=False):
-                os.chmod(entry.path, 0o700)
-                budget = _unlink(entry.path, budget)
-                with suppress(OSError):
-                    os.rmdir(entry.path)
-            else:
-                os.unlink(entry.path)
-            budget = max(0, budget - 1)
+        some = list(islice(entries, budget))
+    for entry in some:
+        if budget == 0:
+            break
+        if entry.is_dir(follow_symlinks=False):
+            os.chmod(entry.path, 0o700)
+            budget = _unlink(entry.path, budget)
+            with suppress(OSError):
+                os.rmdir(entry.path)
+        else:
+            os.unlink(entry.path)
+        budget = max(0, budget - 1)
     return budget

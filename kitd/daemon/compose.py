@@ -137,6 +137,7 @@ def _verbs(settings: Settings, store: ContentStore, transport: Transport) -> Ver
         info=partial(catalog.info, store),
         tag=partial(catalog.tag, store),
         remove=lambda reference, force: catalog.remove(store, reference, force=force),
+        remove_all=lambda force: catalog.remove_all(store, force=force),
         check_registry=check_registry,
     )
 

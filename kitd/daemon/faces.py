@@ -10,9 +10,11 @@ from aiohttp import web
 
 from kitd.config.settings import Settings
 from kitd.content.store import ContentStore
-from kitd.server.app import make_api
+from kitd.server.app import make_api, refuse
+from kitd.server.distribution import refusal
 from kitd.server.distribution.app import make_registry
 from kitd.server.distribution.uploads import Uploads
+from kitd.server.guests import Room
 from kitd.server.listening import Listener, bind_loopback, listening
 from kitd.server.middleware import Activity
 from kitd.server.peers import Door
@@ -71,13 +73,13 @@ class Places:
         door = Door(self._settings.mode, os.geteuid())
         app = make_api(routes, door, activity)
         if self._api is not None:
-            async with listening(app, self._api, door.guarding) as listener:
+            async with listening(app, self._api, door.guarding, refuse) as listener:
                 yield None, listener
             return
         daemon = self._settings.daemon
         own = ApiSocket.bind(daemon.socket, daemon.socket_mode, daemon.socket_group)
         try:
-            async with listening(app, own.socket, door.guarding) as listener:
+            async with listening(app, own.socket, door.guarding, refuse) as listener:
                 yield own, listener
         finally:
             own.close()
@@ -97,7 +99,9 @@ class Places:
             return
         async with (
             Uploads(store) as uploads,
-            listening(make_registry(store, uploads, activity), sock) as listener,
+            listening(
+                make_registry(store, uploads, activity), sock, Room().guarding, refusal.refuse
+            ) as listener,
         ):
             yield listener
 

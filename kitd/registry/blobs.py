@@ -71,14 +71,21 @@ class Blobs:
     async def _part(
         self, stack: contextlib.AsyncExitStack, digest: Digest, wanted: Wanted
     ) -> tuple[Answer, Part]:
+        """The answer, and what it holds. A range whose answer is none is asked for twice, then the whole blob.
+
+        One odd answer would else cost all the ranges under way, and the blob once more.
+        """
+        whole = msgspec.structs.replace(wanted, plain=True)
+        attempts = [whole] if wanted.plain else [wanted, wanted, whole]
         while True:
-            answer = await self._located(stack, digest, wanted)
+            attempt = attempts.pop(0)
+            answer = await self._located(stack, digest, attempt)
             response = answer.response
             if response.status not in _BODIES:
                 raise await self._refused(answer, wanted.what)
             _check_body(answer, digest, wanted.what)
             part = judge(
-                wanted,
+                attempt,
                 response.status,
                 response.headers.get("Content-Type", ""),
                 response.headers.get("Content-Range"),
@@ -86,13 +93,12 @@ class Blobs:
             )
             if part is not None:
                 return answer, part
-            if wanted.plain:
+            if not attempts:
                 raise RegistryProtocol(
                     f"{wanted.what}: {answer.route.name} does not send it ({response.status} for all of it)",
                     host=answer.route.name,
                 )
             response.release()
-            wanted = msgspec.structs.replace(wanted, plain=True)
 
     async def _located(self, stack: contextlib.AsyncExitStack, digest: Digest, wanted: Wanted) -> Answer:
         """Ask where the blob was last served; once that is over, one renewed URL serves all ranges."""

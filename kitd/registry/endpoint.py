@@ -68,6 +68,12 @@ class Endpoint:
         """Whether no gate that this job met would hold a request back."""
         return self._lines.gate(self.route).ready() and all(gate.ready() for gate in self._met)
 
+    async def until_ready(self) -> None:
+        """Wait while one of those gates would hold a request back."""
+        while not self.ready():
+            for gate in (self._lines.gate(self.route), *self._met):
+                await gate.passed(self._courier.waiting)
+
     def url(self, path: str) -> URL:
         """An absolute URL of the registry; `path` is encoded already."""
         return URL(f"{self.route.origin}{path}", encoded=True)

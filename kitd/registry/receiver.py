@@ -15,6 +15,9 @@ from aiohttp.client_proto import ResponseHandler
 LEAST = 1 << 20
 """Shorter bodies are not worth the change."""
 
+_STOP_CLOCK = getattr(ResponseHandler, "_drop_timeout", None)
+"""Nothing public stops the clock of the client's protocol; without this, every body is left to the client."""
+
 _PIECE = 1 << 20
 _PIECES_AHEAD = 2
 """Whole pieces that wait for a slow reader; then the peer has to."""
@@ -57,7 +60,6 @@ class Receiver(asyncio.BufferedProtocol):
         while piece := response.content.read_nowait():
             self._full.append(memoryview(piece))
         self._left = length - sum(map(len, self._full))
-        handler._drop_timeout()  # noqa: SLF001 (nothing public stops its clock)
         self._connect(self)
 
     @classmethod
@@ -66,12 +68,13 @@ class Receiver(asyncio.BufferedProtocol):
         connection = response.connection
         handler = connection.protocol if connection is not None else None
         transport = handler.transport if handler is not None else None
-        if handler is None or transport is None or transport.is_closing():
+        if _STOP_CLOCK is None or handler is None or transport is None or transport.is_closing():
             return None
         headers = response.headers
         plain = "Content-Encoding" not in headers and "Transfer-Encoding" not in headers
         if length < LEAST or not plain or headers.get("Content-Length") != str(length):
             return None
+        _STOP_CLOCK(handler)
         return cls(response, handler, transport, length, silence)
 
     async def readany(self) -> memoryview:

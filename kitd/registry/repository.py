@@ -63,6 +63,10 @@ class Repository:
         """
         return self.endpoint.ready()
 
+    async def until_ready(self) -> None:
+        """Wait for that: before taking what others could use meanwhile."""
+        await self.endpoint.until_ready()
+
     def url(self, path: str) -> URL:
         """An absolute URL below this repository (`manifests/latest`)."""
         return self.endpoint.url(f"/v2/{self.name}/{path}")

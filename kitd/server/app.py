@@ -1,13 +1,25 @@
 """The API of the Unix socket: one table says what there is."""
 
+from http import HTTPStatus
+
+import msgspec
 from aiohttp import web
 
 from kitd.server.jobs import JobRoutes
 from kitd.server.kits import KitRoutes
-from kitd.server.middleware import BODY_LIMIT, Activity, admitting, counting, mark_version, problems
+from kitd.server.middleware import (
+    API_VERSION,
+    BODY_LIMIT,
+    Activity,
+    admitting,
+    counting,
+    mark_version,
+    problems,
+)
 from kitd.server.peers import Door
 from kitd.server.state import StateRoutes
 from kitd.server.upgrade import UpgradeRoutes
+from kitd_client.api.errors import Internal, InvalidRequest
 
 
 def route_table(
@@ -28,6 +40,7 @@ def route_table(
         web.post("/v1/pack", upgrades.pack),
         web.post("/v1/unpack", upgrades.unpack),
         web.get("/v1/kits", kits.list_kits),
+        web.delete("/v1/kits", kits.remove_all),
         web.get("/v1/kits/{reference}", kits.inspect),
         web.get("/v1/kits/{reference}/info", kits.info),
         web.delete("/v1/kits/{reference}", kits.remove),
@@ -44,3 +57,15 @@ def make_api(routes: list[web.RouteDef], door: Door, activity: Activity) -> web.
     app.add_routes(routes)
     app.on_response_prepare.append(mark_version)
     return app
+
+
+def refuse(status: int, reason: str) -> web.Response:
+    """The answer to what is no HTTP, and so never comes to the application."""
+    ours = InvalidRequest if status < HTTPStatus.INTERNAL_SERVER_ERROR else Internal
+    problem = ours(f"this is no request that can be read: {reason}").problem()
+    return web.Response(
+        body=msgspec.json.encode(msgspec.structs.replace(problem, status=status)),
+        status=status,
+        content_type="application/problem+json",
+        headers={"Kitd-Api-Version": API_VERSION},
+    )

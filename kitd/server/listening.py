@@ -6,19 +6,24 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeAlias
 
 from aiohttp import web
 
 from kitd.config.settings import Address
+from kitd.server.guests import Factory
 from kitd_client.api.errors import ConfigurationInvalid
 
-_KEEPALIVE_SECONDS = 15.0
 _PARTING_SECONDS = 2.0
 """What is left to requests under way when the daemon ends."""
 _BACKLOG = 128
+
+_KEEPALIVE_SECONDS = 15.0
 _READ_AHEAD = 1 << 20
 
-ProtocolFactory = Callable[[], asyncio.Protocol]
+Refuse: TypeAlias = Callable[[int, str], web.Response]
+"""How a face answers, with a status and why, what is no HTTP."""
 
 
 class Listener:
@@ -36,7 +41,8 @@ class Listener:
 async def listening(
     app: web.Application,
     sock: socket.socket,
-    guarding: Callable[[ProtocolFactory], ProtocolFactory] = lambda factory: factory,
+    guarding: Callable[[Factory], Factory],
+    refuse: Refuse,
 ) -> AsyncIterator[Listener]:
     """Serves `app` at a socket, which is closed at the end.
 
@@ -46,18 +52,12 @@ async def listening(
         app: what answers.
         sock: bound, Unix or TCP.
         guarding: wraps the factory of connections.
+        refuse: answers what the application never sees.
     """
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        keepalive_timeout=_KEEPALIVE_SECONDS,
-        shutdown_timeout=_PARTING_SECONDS,
-        auto_decompress=False,
-        read_bufsize=_READ_AHEAD,
-    )
+    runner = web.AppRunner(app, shutdown_timeout=_PARTING_SECONDS)
     await runner.setup()
     try:
-        factory = guarding(_made(runner))
+        factory = guarding(partial(_Connection, _made(runner), refuse))
         loop = asyncio.get_running_loop()
         start = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
         listener = Listener(await start(factory, sock=sock, backlog=_BACKLOG))
@@ -86,8 +86,38 @@ def bind_loopback(address: Address) -> socket.socket:
     return sock
 
 
-def _made(runner: web.AppRunner) -> ProtocolFactory:
+def _made(runner: web.AppRunner) -> web.Server:
     server = runner.server
     if server is None:
         raise RuntimeError("the runner is not set up")
     return server
+
+
+class _Connection(web.RequestHandler):
+    """One connection of a face. What is no HTTP is answered in that face's own form, too."""
+
+    __slots__ = ("_refuse",)
+
+    def __init__(self, server: web.Server, refuse: Refuse) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # the documented way to have none
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+            auto_decompress=False,
+            read_bufsize=_READ_AHEAD,
+        )
+        self._refuse = refuse
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # which logs it
+        reason = (message or "internal error").partition("\n")[0].rstrip(": ")
+        answer = self._refuse(status, reason)
+        answer.force_close()
+        return answer

@@ -4,10 +4,11 @@ import asyncio
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from kitd.config.settings import Mode
+from kitd.server.guests import Factory, Guest, Leave
 from kitd_client.api.errors import Busy, PermissionDenied
 
 CONNECTIONS = 1024
@@ -69,32 +70,13 @@ class Door:
         if not self._inside[uid]:
             del self._inside[uid]
 
-    def guarding(self, factory: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
+    def guarding(self, factory: Factory) -> Factory:
         """A protocol factory whose connections are counted."""
-        return lambda: _Guest(self, factory())
+        return lambda: Guest(self._admit, factory())
 
-
-class _Guest(asyncio.Protocol):
-    """Stands before the HTTP protocol of one connection."""
-
-    def __init__(self, door: Door, inner: asyncio.Protocol) -> None:
-        self._door = door
-        self._inner = inner
-        self._uid: int | None = None
-        self.data_received = inner.data_received  # type: ignore[method-assign]
-        self.eof_received = inner.eof_received  # type: ignore[method-assign]
-        self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
-        self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def _admit(self, transport: asyncio.Transport) -> Leave | None:
         uid = transport_uid(transport)
-        if self._door.enter(uid):
-            self._uid = uid
-            self._inner.connection_made(transport)
-        else:
-            cast("asyncio.Transport", transport).abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._uid is not None:
-            self._door.leave(self._uid)
-            self._inner.connection_lost(exc)
+        if self.enter(uid):
+            return partial(self.leave, uid)
+        transport.abort()
+        return None

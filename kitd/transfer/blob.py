@@ -98,7 +98,7 @@ async def fetch_blob(
             descriptor.size,
             split=split,
             source=repository.source,
-            can_go_on=repository.ready,
+            can_go_on=lambda: repository.ready() and window.has_room(repository.registry),
             moved=news.watched,
         ) as ingest:
             if ingest is None:
@@ -132,6 +132,10 @@ class _Download:
         self._descriptor = descriptor
         self._ingest = ingest
         self._news = news
+        self._seat: Seat | None = None
+        self._stay = anyio.CancelScope()
+        self._yielded = 0
+        """Seats left for others, in a row and without one new byte."""
 
     async def run(self, patience: Patience) -> bool:
         """Fills and commits the ingest. False: held back while another job could go on, which now does."""
@@ -159,38 +163,60 @@ class _Download:
                 if self._ingest.hand_over_wanted():
                     scope.cancel()
 
-            def somebody_waits() -> None:
-                if not self._repository.ready():
+            def look() -> None:
+                if self._seat is None or not self._repository.ready():
                     held_back()
+                    self._make_room()
 
-            self._ingest.when_somebody_waits(somebody_waits)
-            with patience.heard_by(held_back):
+            self._ingest.when_somebody_waits(look)
+            with patience.heard_by(held_back), patience.heard_by(look), self._window.heard_by(look):
                 await self._fill(ranges=ranges)
         return not scope.cancelled_caught
+
+    def _make_room(self) -> None:
+        """Leaves the seat to a blob that can use it; whoever never gets on keeps it, to be told why in the end."""
+        if self._seat is not None and self._yielded < INTERRUPTIONS and self._seat.yields():
+            self._stay.cancel()
 
     async def _fill(self, *, ranges: bool) -> None:
         interruptions = 0
         size = self._descriptor.size
         while self._ingest.offset < size:
+            await self._repository.until_ready()
             before = self._ingest.offset
+            try:
+                await self._sit(ranges=ranges)
+            except _RangesRefused:
+                ranges = False
+            except BodyInterrupted as error:
+                interruptions = 0 if self._ingest.offset > before else interruptions + 1
+                if interruptions == INTERRUPTIONS:
+                    raise RegistryUnavailable(
+                        f"{self._descriptor.digest} from {self._repository.source}: {error.message}",
+                        kept=f"{self._ingest.offset} of {size} bytes",
+                        hint="ask again: the transfer goes on where it stopped",
+                    ) from error
+            else:
+                self._yielded = 0 if self._ingest.offset > before else self._yielded + 1
+
+    async def _sit(self, *, ranges: bool) -> None:
+        """Fetches what is missing, unless the seat is left before."""
+        start, size = self._ingest.offset, self._descriptor.size
+        with anyio.CancelScope() as self._stay:
             async with self._window.admit(self._repository.registry) as seat:
-                stop = min(before + seat.range_size, size) if ranges else size
+                self._seat = seat
                 try:
-                    async with self._repository.open_blob(self._descriptor, before, stop) as probe:
+                    stop = min(start + seat.range_size, size) if ranges else size
+                    async with self._repository.open_blob(self._descriptor, start, stop) as probe:
                         if probe.ranged and ranges:
-                            await self._fan_out(seat, probe, before)
+                            await self._fan_out(seat, probe, start)
                         else:
                             await self._one_stream(seat, probe)
-                except _RangesRefused:
-                    ranges = False
-                except BodyInterrupted as error:
-                    interruptions = 0 if self._ingest.offset > before else interruptions + 1
-                    if interruptions == INTERRUPTIONS:
-                        raise RegistryUnavailable(
-                            f"{self._descriptor.digest} from {self._repository.source}: {error.message}",
-                            kept=f"{self._ingest.offset} of {size} bytes",
-                            hint="ask again: the transfer goes on where it stopped",
-                        ) from error
+                finally:
+                    self._seat = None
+        if self._stay.cancelled_caught:
+            # What came and was not appended is gone.
+            self._news.began(self._ingest.offset)
 
     async def _fan_out(self, seat: Seat, probe: RemoteBlob, start: int) -> None:
         async def fetch(first: int, end: int) -> Pieces:

@@ -1,6 +1,6 @@
 """A whole kit from a registry into the store: documents first, parents too, layers in parallel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import anyio
 import msgspec
@@ -14,7 +14,7 @@ from kitd.spec.digest import Digest
 from kitd.spec.kitfile import CONFIG_LIMIT, parse_config
 from kitd.spec.media_types import parse_layer_type
 from kitd.spec.modelkit import Filter, Kit, join, narrow_to_model, select
-from kitd.spec.oci import Descriptor, parse_manifest
+from kitd.spec.oci import MANIFEST_LIMIT, Descriptor, parse_manifest
 from kitd.spec.reference import Reference, parse_reference
 from kitd.transfer.blob import BlobNews, fetch_blob
 from kitd.transfer.patience import Patience
@@ -23,6 +23,7 @@ from kitd.transfer.window import Window
 from kitd_client.api.errors import (
     KitdError,
     NoSpace,
+    NotFound,
     ParentUnreachable,
     ReferenceChainTooLong,
     ReferenceCycle,
@@ -32,6 +33,9 @@ from kitd_client.api.errors import (
 
 LONGEST_CHAIN = 10
 """Kits in a chain of parents, as kit counts them."""
+
+PARALLEL_LAYERS = 64
+"""Layers of one job under way at once: each has a file open, and more than the window's seats only wait."""
 
 OpenRepository = Callable[[Reference], Repository]
 
@@ -49,15 +53,16 @@ class Blob(msgspec.Struct, frozen=True):
         return kind is not None and kind.format == "tar" and kind.compression == "none"
 
 
-class RemoteKit(msgspec.Struct, frozen=True):
-    """A kit as its registry describes it; its manifest and config are in the store."""
+class ChainKit(msgspec.Struct, frozen=True):
+    """A kit of a chain of parents; its manifest and config are in the store."""
 
     reference: Reference
     digest: Digest
     kit: Kit
     blobs: tuple[Blob, ...]
     """The layers that were asked for."""
-    repository: Repository
+    repository: Repository | None
+    """Where its layers are; none: it is a kit of this store, and so are they."""
 
     @property
     def complete(self) -> bool:
@@ -73,11 +78,12 @@ async def fetch_chain(
     filters: tuple[Filter, ...],
     progress: Progress,
     lease: Lease,
-) -> tuple[RemoteKit, ...]:
+) -> tuple[ChainKit, ...]:
     """Fetches manifest and config of a kit and of its parents, and stores both. The kit itself comes first.
 
-    The manifest is fetched even if it is here: that is how the caller proves that he may have it. `lease` holds
-    every blob of the chain from before it is written.
+    The manifest is fetched even if it is here: that is how the caller proves that he may have it. A name without
+    a registry is a kit of this store, as it is to kit's pack and unpack. `lease` holds every blob of the chain
+    from before it is written.
 
     Raises:
         ParentUnreachable: a parent cannot be had; nothing is named.
@@ -85,35 +91,45 @@ async def fetch_chain(
         ReferenceChainTooLong: more than ten kits in a row.
         Unauthorized: also for a parent's registry, which it names, so that the caller can ask again with more.
     """
-    chain: list[RemoteKit] = []
+    chain: list[ChainKit] = []
     wanted: tuple[Filter, ...] | None = filters
     following: Reference | None = reference
     while following is not None and wanted is not None:
         try:
-            remote = await _fetch_documents(
-                store, open_repository(following), following, wanted, progress, lease
-            )
+            if following.is_local:
+                found = await _local_documents(store, following, wanted, lease)
+            else:
+                found = await _fetch_documents(
+                    store, open_repository(following), following, wanted, progress, lease
+                )
         except (Unauthorized, NoSpace, StorageIo):
             raise  # what it is, also for a parent
         except KitdError as error:
             if not chain:
                 raise
-            raise ParentUnreachable(
-                f"parent {following} of {reference}: {error.message}",
-                kept=error.kept,
-                hint="make the parent reachable, then pull again: nothing was tagged",
-                parent=str(following),
-            ) from error
-        if any(remote.digest == other.digest for other in chain):
+            remedy = error.hint if following.is_local else "make the parent reachable"
+            raise _unreachable(following, reference, error.message, remedy, error.kept) from error
+        if any(found.digest == other.digest for other in chain):
             raise ReferenceCycle(f"found cycle in the parents of {reference}: {following} comes again")
-        chain.append(remote)
+        chain.append(found)
         if len(chain) > LONGEST_CHAIN:
             raise ReferenceChainTooLong(
                 f"reached maximum number of model references ({LONGEST_CHAIN}) from {reference}"
             )
-        following = parse_reference(remote.kit.parent) if remote.kit.parent else None
+        following = parse_reference(found.kit.parent) if found.kit.parent else None
         wanted = narrow_to_model(wanted)
     return tuple(chain)
+
+
+def _unreachable(
+    parent: Reference, child: Reference, reason: str, remedy: str | None, kept: str | None = None
+) -> ParentUnreachable:
+    return ParentUnreachable(
+        f"parent {parent} of {child}: {reason}",
+        kept=kept,
+        hint=f"{remedy}; then pull again: nothing was tagged",
+        parent=str(parent),
+    )
 
 
 async def _fetch_documents(
@@ -123,7 +139,7 @@ async def _fetch_documents(
     filters: tuple[Filter, ...],
     progress: Progress,
     lease: Lease,
-) -> RemoteKit:
+) -> ChainKit:
     digest = reference.digest or await repository.resolve(reference.tag or "latest")
     progress.resolved(str(reference), digest)
     manifest_bytes = await repository.fetch_manifest(digest)
@@ -138,7 +154,28 @@ async def _fetch_documents(
     kit = await store.work(lambda: join(manifest, parse_config(config_bytes)))
     await store.add(config_bytes, config.digest)
     await store.add(manifest_bytes, digest)
-    return RemoteKit(reference, digest, kit, _choose(kit, filters), repository)
+    return ChainKit(reference, digest, kit, _choose(kit, filters), repository)
+
+
+async def _local_documents(
+    store: ContentStore, reference: Reference, filters: tuple[Filter, ...], lease: Lease
+) -> ChainKit:
+    """The same of a kit that only this store has."""
+    record = await store.resolve(reference)
+    if record is None:
+        raise NotFound(
+            f"{reference} names no registry, and no kit of that name is here",
+            hint=f"pack it here, or give a kit that you have pulled that name: kitctl tag KIT {reference}",
+            reference=str(reference),
+        )
+    lease.hold(record.manifest)
+    manifest = await store.work(parse_manifest, await store.read(record.manifest, MANIFEST_LIMIT))
+    config = manifest.config.digest
+    for held in (config, *(layer.digest for layer in manifest.layers)):
+        lease.hold(held)
+    config_bytes = await store.read(config, CONFIG_LIMIT)
+    kit = await store.work(lambda: join(manifest, parse_config(config_bytes)))
+    return ChainKit(reference, record.manifest, kit, _choose(kit, filters), None)
 
 
 def _choose(kit: Kit, filters: tuple[Filter, ...]) -> tuple[Blob, ...]:
@@ -152,7 +189,7 @@ def _choose(kit: Kit, filters: tuple[Filter, ...]) -> tuple[Blob, ...]:
 async def fetch_layers(
     store: ContentStore,
     window: Window,
-    chain: Sequence[RemoteKit],
+    chain: Sequence[ChainKit],
     progress: Progress,
     patience: Patience,
 ) -> tuple[dict[str, int], int]:
@@ -162,29 +199,36 @@ async def fetch_layers(
         The bytes this job moved, by host, and the bytes of all layers together.
 
     Raises:
+        ParentUnreachable: a parent is a kit of this store, and lacks a layer; before anything moves.
         NoSpace: before anything moves, with the numbers.
         KitdError: the first failure; what was appended is kept.
     """
-    wanted = {blob.descriptor.digest: (kit, blob) for kit in chain for blob in kit.blobs}
-    needed = 0
-    for _, blob in wanted.values():
-        if not await store.has(blob.descriptor.digest):
-            needed += max(0, blob.descriptor.size - await store.kept(blob.descriptor.digest))
-    await require_space(store, needed, "the layers to fetch")
+    wanted: dict[Digest, tuple[ChainKit, Blob]] = {}
+    for kit in chain:
+        for blob in kit.blobs:
+            wanted.setdefault(blob.descriptor.digest, (kit, blob))
+    await require_space(
+        store, await _missing(store, chain[0].reference, wanted.values()), "the layers to fetch"
+    )
     fetched: dict[str, int] = {}
+    turns = anyio.CapacityLimiter(PARALLEL_LAYERS)
 
-    async def fetch_layer(kit: RemoteKit, blob: Blob) -> None:
+    async def fetch_layer(repository: Repository | None, blob: Blob) -> None:
         news = BlobNews(blob.label, blob.descriptor.size, progress)
+        if repository is None:
+            news.present()
+            return
         try:
-            await fetch_blob(
-                store,
-                window,
-                kit.repository,
-                blob.descriptor,
-                split=blob.split,
-                news=news,
-                patience=patience,
-            )
+            async with turns:
+                await fetch_blob(
+                    store,
+                    window,
+                    repository,
+                    blob.descriptor,
+                    split=blob.split,
+                    news=news,
+                    patience=patience,
+                )
         finally:
             for host, count in news.fetched.items():
                 fetched[host] = fetched.get(host, 0) + count
@@ -192,5 +236,23 @@ async def fetch_layers(
     with single_error():
         async with anyio.create_task_group() as tasks:
             for kit, blob in wanted.values():
-                tasks.start_soon(fetch_layer, kit, blob)
+                tasks.start_soon(fetch_layer, kit.repository, blob)
     return fetched, sum(blob.descriptor.size for _, blob in wanted.values())
+
+
+async def _missing(store: ContentStore, child: Reference, wanted: Iterable[tuple[ChainKit, Blob]]) -> int:
+    """Bytes that are to be fetched; raises `ParentUnreachable` if some cannot be."""
+    missing = 0
+    for kit, blob in wanted:
+        digest = blob.descriptor.digest
+        if await store.has(digest):
+            continue
+        if kit.repository is None:
+            raise _unreachable(
+                kit.reference,
+                child,
+                f"it is here without layer {blob.label} ({digest})",
+                "pull the kit that was given this name, without filters",
+            )
+        missing += max(0, blob.descriptor.size - await store.kept(digest))
+    return missing

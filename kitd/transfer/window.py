@@ -9,12 +9,15 @@ Rules, all three needed (the naive window, one pool of buffers for everybody, de
    memory is free.
 3. A range that fails is asked for again under the reservation it has.
 
+A host that makes us wait (Retry-After) could hold every seat it has for minutes. So a blob that is held back leaves
+its seat when a blob of another host would get it, and takes its place again, empty-handed, when its own host is ready.
+
 What is left beside the seats is read-ahead: nobody waits for it while holding something.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import anyio.abc
@@ -67,6 +70,10 @@ class Seat:
         while self._ahead:
             self.give_back()
 
+    def yields(self) -> bool:
+        """Whether a blob of another host waits for this seat: the owner, who is held back, then has to leave it."""
+        return self._window.lets_go(self)
+
     def wake(self) -> None:
         """Lets the owner look again."""
         self._wake.set()
@@ -99,6 +106,33 @@ class Window:
         self._seats_by_host: dict[str, int] = {}
         self._ahead_by_host: dict[str, int] = {}
         self._queue: deque[tuple[str, anyio.Event]] = deque()
+        self._leaving: set[Seat] = set()
+        """Seats on their way back, for somebody in the queue."""
+        self._listeners: list[Callable[[], None]] = []
+
+    def has_room(self, host: str) -> bool:
+        """Whether a blob of `host` would have a seat at once."""
+        return self._seats_free > 0 and self._seats_by_host.get(host, 0) < self._seats_per_host
+
+    @contextmanager
+    def heard_by(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Inside, `listener` is called when a blob begins to wait for a seat, and when a seat was given back."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    def lets_go(self, seat: Seat) -> bool:
+        """Whether `seat` is needed by another host's blob; then it counts as on its way to it."""
+        waiting = sum(
+            host != seat.host and self._seats_by_host.get(host, 0) < self._seats_per_host
+            for host, _ in self._queue
+        )
+        if self._seats_free or waiting <= len(self._leaving):
+            return False
+        self._leaving.add(seat)
+        return True
 
     @asynccontextmanager
     async def admit(self, host: str) -> AsyncIterator[Seat]:
@@ -111,15 +145,18 @@ class Window:
         finally:
             seat.close()
             del self._seats[seat]
+            self._leaving.discard(seat)
             self._leave(host)
 
     async def _enter(self, host: str) -> None:
-        if not self._queue and self._may_enter(host):
+        if not self._queue and self.has_room(host):
             self._sit_down(host)
             return
         turn = (host, anyio.Event())
         self._queue.append(turn)
         self._call_next()
+        if not turn[1].is_set():
+            self._tell()
         try:
             await turn[1].wait()
         except BaseException:
@@ -128,9 +165,6 @@ class Window:
             else:
                 self._leave(host)
             raise
-
-    def _may_enter(self, host: str) -> bool:
-        return self._seats_free > 0 and self._seats_by_host.get(host, 0) < self._seats_per_host
 
     def _sit_down(self, host: str) -> None:
         self._seats_free -= 1
@@ -142,11 +176,16 @@ class Window:
         if not self._seats_by_host[host]:
             del self._seats_by_host[host]
         self._call_next()
+        self._tell()
         self._wake_all()
+
+    def _tell(self) -> None:
+        for listener in list(self._listeners):
+            listener()
 
     def _call_next(self) -> None:
         for turn in list(self._queue):
-            if self._may_enter(turn[0]):
+            if self.has_room(turn[0]):
                 self._queue.remove(turn)
                 self._sit_down(turn[0])
                 turn[1].set()

@@ -1,14 +1,19 @@
 """Kits on kits: a child leaves its parents' files out, and brings them along."""
 
+import json
+from base64 import b64encode
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from fakes.kits import FakeLayer, make_kit, put_kit, some_bytes
 from fakes.registry import ScriptedRegistry
+from fakes.tokens import Basic
 from interop.trees import contents_of, make_tree
 
 from kitd_client.api.errors import ReferenceChainTooLong, ReferenceCycle
 from kitd_client.client import Client
+from kitd_client.context import Network
 
 CHILD = """manifestVersion: 1.0.0
 package: {{name: child}}
@@ -125,3 +130,26 @@ def test_a_kit_that_is_its_own_ancestor(
     make_tree(source, {"Kitfile": CHILD.format(parent=first), "lora.bin": "x"})
     with pytest.raises(ReferenceCycle):
         client.pack(source, tags=["cycles/child:v1"])
+
+
+def test_each_registry_of_a_chain_may_want_credentials(client: Client, tmp_path: Path) -> None:
+    """Each is found out only when the pull comes to it: the client looks it up, and asks again."""
+    with ExitStack() as stack:
+        shelves = [
+            stack.enter_context(ScriptedRegistry(access=Basic({"ann": name})).in_thread())
+            for name in ("one", "two", "three")
+        ]
+        auths = {
+            shelf.host: {"auth": b64encode(b"ann:" + name).decode()}
+            for shelf, name in zip(shelves, (b"one", b"two", b"three"), strict=True)
+        }
+        authfile = tmp_path / "auth.json"
+        authfile.write_text(json.dumps({"auths": auths}))
+        parent = ""
+        for number, shelf in enumerate(shelves):
+            path = f"part-{number}.bin"
+            part = FakeLayer("modelpart" if parent else "model", path, {path: b"%d" % number})
+            put_kit(shelf, make_kit([part], parent=parent), "guarded/kit")
+            parent = f"{shelf.host}/guarded/kit:v1"
+        pulled = client.pull(parent, network=Network(authfile=str(authfile)))
+        assert set(pulled.fetched) == {shelf.host for shelf in shelves}

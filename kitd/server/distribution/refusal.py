@@ -50,30 +50,35 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
         _check_host(request)
         return await handler(request)
     except Refusal as error:
-        return _answer(request, error)
+        return _answer(request.method, error)
     except KitdError as error:
         status, code = _CODES.get(error.code, (error.status, "UNKNOWN"))
-        return _answer(request, Refusal(status, code, error.message))
+        return _answer(request.method, Refusal(status, code, error.message))
     except web.HTTPException as error:
         code = "UNSUPPORTED" if isinstance(error, web.HTTPMethodNotAllowed | web.HTTPNotFound) else "UNKNOWN"
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        return _answer(request, Refusal(error.status, code, error.reason.lower(), allow))
+        return _answer(request.method, Refusal(error.status, code, error.reason.lower(), allow))
     except ConnectionError:
         raise
     except Exception:  # noqa: BLE001 - the last net: a trace must reach the log, and never the client
         trace = secrets.token_hex(4)
         _log.exception("%s %s failed, trace %s", request.method, request.path, trace)
-        return _answer(request, Refusal(500, "UNKNOWN", f"internal error, trace {trace}"))
+        return _answer(request.method, Refusal(500, "UNKNOWN", f"internal error, trace {trace}"))
 
 
-def _answer(request: web.Request, refusal: Refusal) -> web.Response:
+def _answer(method: str, refusal: Refusal) -> web.Response:
     body = {"errors": [{"code": refusal.code, "message": refusal.message, "detail": {}}]}
     return web.Response(
         status=refusal.status,
-        body=b"" if request.method == "HEAD" else msgspec.json.encode(body),
+        body=b"" if method == "HEAD" else msgspec.json.encode(body),
         content_type="application/json",
         headers=refusal.headers,
     )
+
+
+def refuse(status: int, reason: str) -> web.Response:
+    """The answer to what is no HTTP, and so never comes to the application."""
+    return _answer("GET", Refusal(status, "UNKNOWN", f"this is no request that can be read: {reason}"))
 
 
 def _check_host(request: web.Request) -> None:

@@ -167,9 +167,11 @@ class Uploads:
         for upload in list(self._sessions.values()):
             if upload.touched < before and (not upload.lock.locked() or age < 0):
                 await self.discard(upload)
-        for digest, (_, since) in list(self._leases.items()):
-            if since < before:
-                self._release(digest)
+        expired = [digest for digest, (_, since) in self._leases.items() if since < before]
+        for digest in expired:
+            self._release(digest)
+        if expired:
+            self._store.sweep()  # no manifest may ever have named them
 
 
 async def _next_piece(content: StreamReader) -> tuple[bytes, Refusal | None]:

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import pytest
 from fakes.stores import TAR, ingest, names_in, noise, opened, plain_tar, put, read_all
 
-from kitd.content.collect import Collector
+from kitd.content import disposal
+from kitd.content.disposal import Disposal, Freeing
 from kitd.content.store import ContentStore, KitRecord, TreeEntry
 from kitd.spec.digest import Digest, digest_of
 from kitd.spec.reference import Reference, parse_reference
@@ -212,7 +215,7 @@ async def test_a_collection_cut_short_is_finished_at_the_next_start(
         reference = await keep(store, "kit:v1", A, RAW)
         await keep(store, "two:v1", B)
         with monkeypatch.context() as patch:
-            patch.setattr(Collector, "release", broken)
+            patch.setattr(Disposal, "steps", broken)
             with pytest.raises(KitdError):
                 await store.untag(reference, force=False)
         assert not await store.has(digest_of(A))
@@ -249,6 +252,73 @@ async def test_what_a_cut_commit_linked_goes_with_its_directory(
             await store.untag(other, force=False)
             assert files(root) == set()
             assert list((root / "ingest").iterdir()) == []
+
+
+async def test_a_commit_waits_for_one_step_of_a_collection_at_most(
+    store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disposal, "_MOVED", 1)
+    reference = await keep(store, "kit:v1", plain_tar({f"{n}": noise(40, n) for n in range(300)}))
+    moved: list[str | Path] = []
+    moved_when_stored: list[int] = []
+    trash = store._trash.put
+
+    def put_aside(path: str | Path) -> bool:
+        moved.append(path)
+        return trash(path)
+
+    monkeypatch.setattr(store._trash, "put", put_aside)
+
+    async def meanwhile() -> None:
+        while not moved:
+            await anyio.lowlevel.checkpoint()
+        await store.add(b"meanwhile", digest_of(b"meanwhile"))
+        moved_when_stored.append(len(moved))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(meanwhile)
+        await store.untag(reference, force=False)
+    assert moved_when_stored[0] < 150
+    assert len(moved) >= 300
+
+
+async def step(store: ContentStore, steps: Freeing) -> bool:
+    """One step of a collection; whether it was not the last."""
+
+    def forward() -> bool:
+        return next(steps, "the end") is None
+
+    return await store._workers.commit(forward)
+
+
+@pytest.mark.parametrize("data", [A, B, RAW, noise(9000, 1)], ids=["the same", "akin", "raw", "one file"])
+async def test_what_is_published_during_a_collection_is_whole(
+    root: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    """Whatever has gone when it comes, and whatever is about to go."""
+    monkeypatch.setattr(disposal, "_MOVED", 1)
+    monkeypatch.setattr(disposal, "_MARKED", 1)
+    for before in range(100):
+        async with opened(root / str(before)) as store:
+            reference = await keep(store, "kit:v1", A, RAW)
+            await keep(store, "other:v1", plain_tar({"other": noise(100, 9)}))
+            await store._workers.commit(store._collector.untag, reference, force=False)
+            steps = store._collector.collect()
+            going = all([await step(store, steps) for _ in range(before)])
+            with store.lease() as lease:
+                lease.hold(digest_of(data))
+                digest = await put(store, data, split=data in {A, B})
+                assert await store.has(digest)
+                while await step(store, steps):
+                    pass
+                assert await store.has(digest)
+                assert await read_all(store, digest) == data
+            await store._take_away(store._collector.collect())
+            assert not await store.has(digest)
+            assert len(files(root / str(before))) == 4
+        if not going:
+            break
+    assert 5 < before < 99
 
 
 async def test_trees_of_a_cut_life_go_at_the_start(root: Path) -> None:

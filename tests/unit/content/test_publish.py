@@ -16,9 +16,10 @@ from fakes.publishing import ANSWERED
 from fakes.stores import ingest, noise, opened, plain_tar, put, read_all
 
 from kitd.content import publish, sync
+from kitd.content.objects import Objects
 from kitd.content.publish import Publisher
 from kitd.content.store import ContentStore
-from kitd.spec.digest import digest_of
+from kitd.spec.digest import Digest, digest_of
 from kitd_client.api.errors import NoSpace, StorageIo
 
 TESTS = Path(__file__).parent.parent.parent
@@ -158,9 +159,9 @@ async def test_commits_that_come_together_share_a_transaction(
     sizes: list[int] = []
     publish_batch = Publisher._publish
 
-    def counted(self: Publisher, batch: list[publish._Request]) -> None:
+    def counted(self: Publisher, batch: list[publish._Request]) -> list[publish._Request]:
         sizes.append(len(batch))
-        publish_batch(self, batch)
+        return publish_batch(self, batch)
 
     monkeypatch.setattr(Publisher, "_publish", counted)
     async with opened(root) as store:
@@ -195,6 +196,58 @@ async def test_one_error_reaches_everyone_of_the_batch(
     assert len(failed) == 10
     await add(1)
     assert await store.has(digest_of(noise(1000, 1)))
+
+
+async def test_one_that_cannot_be_linked_fails_alone(
+    store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = digest_of(noise(1000, 7))
+    batches: list[int] = []
+    place, publish_batch = Objects.place, Publisher._publish
+    failed: list[int] = []
+
+    def placed(self: Objects, source: str, digest: Digest) -> str:
+        if digest == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return place(self, source, digest)
+
+    def counted(self: Publisher, batch: list[publish._Request]) -> list[publish._Request]:
+        batches.append(len(batch))
+        return publish_batch(self, batch)
+
+    async def add(number: int) -> None:
+        data = noise(1000, number)
+        try:
+            await store.add(data, digest_of(data))
+        except StorageIo:
+            failed.append(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "place", placed)
+        patch.setattr(Publisher, "_publish", counted)
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(add, number)
+    assert failed == [7]
+    assert max(batches) > 1
+    for number in set(range(20)) - {7}:
+        assert await store.has(digest_of(noise(1000, number)))
+    assert not await store.has(bad)
+    await add(7)
+    assert await store.has(bad)
+
+
+async def test_what_is_visible_is_ok_even_if_it_cannot_be_tidied_up(
+    store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = digest_of(DATA)
+    with monkeypatch.context() as patch:
+        patch.setattr(store._trash, "put", failing(errno.EIO))
+        async with ingest(store, digest, len(DATA)) as blob:
+            assert blob is not None
+            await store.work(blob.append, [DATA])
+            await blob.commit()
+    assert await read_all(store, digest) == DATA
 
 
 async def test_who_cancels_a_commit_finds_it_done_or_not_begun(store: ContentStore) -> None:

@@ -1,4 +1,5 @@
 import os
+import resource
 import stat
 import subprocess
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
-from fakes.stores import names_in, noise, plain_tar, put
+from fakes.stores import emptied, names_in, noise, plain_tar, put
 
 from kitd.content.layout import Layout
 from kitd.content.objects import Objects
@@ -49,6 +50,35 @@ def tree(path: Path) -> dict[str, tuple[int, bytes | None]]:
         )
         for found in path.rglob("*")
     }
+
+
+def free_descriptors() -> list[int]:
+    used = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+    return [number for number in range(1024) if number not in used]
+
+
+async def test_deep_trees_need_few_descriptors(filled: ContentStore) -> None:
+    """Two at once, as deep as archives may be: made, looked through, and taken away."""
+    deep = "/".join(["d"] * 255)
+    entries = [TreeEntry(f"{deep}/small", is_dir=False, mode=0o644, size=100, digest=digest_of(SMALL))]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free_descriptors()[40], before[1]))
+    try:
+        paths: dict[str, Path] = {}
+
+        async def make(key: str) -> None:
+            paths[key] = await filled.snapshot(MANIFEST, key, entries)
+
+        for _ in range(2):  # made, then found
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(make, "one")
+                tasks.start_soon(make, "two")
+        assert {(path / deep / "small").read_bytes() for path in paths.values()} == {SMALL}
+        await filled.untag(parse_reference("kit:v1"), force=True)
+        await emptied(filled.root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert names_in(filled.root / "snapshots") == []
 
 
 async def test_a_read_only_tree_without_a_second_copy(filled: ContentStore) -> None:

@@ -10,6 +10,7 @@ import anyio
 import pytest
 import trustme
 
+from kitd.registry import receiver
 from kitd.registry.body import Body, BodyInterrupted
 from kitd.registry.clock import SystemClock
 from kitd.registry.receiver import LEAST
@@ -74,6 +75,19 @@ def body(response: aiohttp.ClientResponse, stall: float = 5.0, length: int = len
 
 async def read(body: Body) -> bytes:
     return b"".join([piece async for piece in body])
+
+
+async def test_a_client_library_that_lacks_what_this_needs_reads_for_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(receiver, "_STOP_CLOCK", None)
+    async with served(whole) as (server, get):
+        for _ in range(2):
+            async with get() as response:
+                coming = body(response)
+                assert await read(coming) == DATA
+                assert coming._receiver is None
+        assert server.connections == 1
 
 
 async def test_it_comes_whole_and_the_connection_is_used_again() -> None:

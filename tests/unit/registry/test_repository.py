@@ -290,27 +290,42 @@ async def test_a_part_that_comes_as_200_is_a_part(
         assert await _read(remote) == _DATA[_START:_STOP]
 
 
-@pytest.mark.parametrize(
-    "action",
-    [
-        faults.content_range(None),
-        faults.content_range("bytes 0-9/600000"),
-        faults.content_range("nonsense"),
-        faults.shifted_range(5),
-        faults.multipart(),
-        faults.unsatisfiable(),
-        faults.unsatisfiable(len(_DATA)),
-    ],
-    ids=lambda action: action.name,
-)
-async def test_an_odd_answer_to_a_range_is_followed_by_one_request_for_all(
+ODD = [
+    faults.content_range(None),
+    faults.content_range("bytes 0-9/600000"),
+    faults.content_range("nonsense"),
+    faults.shifted_range(5),
+    faults.length_claimed(7),
+    faults.length_claimed(-7),
+    faults.multipart(),
+    faults.unsatisfiable(),
+    faults.unsatisfiable(len(_DATA)),
+]
+
+
+@pytest.mark.parametrize("action", ODD, ids=lambda action: action.name)
+async def test_a_range_whose_answer_is_odd_is_asked_for_again(
     registry: ScriptedRegistry, repository: Repository, blob: Descriptor, action: Action
 ) -> None:
     registry.script(action)
     async with repository.open_blob(blob, _START, _STOP) as remote:
+        assert (remote.ranged, remote.begins_at) == (True, _START)
+        assert await _read(remote) == _DATA[_START:_STOP]
+    assert [exchange.range for exchange in registry.journal.exchanges] == [(_START, _STOP - 1)] * 2
+
+
+@pytest.mark.parametrize("action", ODD, ids=lambda action: action.name)
+async def test_two_odd_answers_are_followed_by_one_request_for_all(
+    registry: ScriptedRegistry, repository: Repository, blob: Descriptor, action: Action
+) -> None:
+    registry.script(action, times=2)
+    async with repository.open_blob(blob, _START, _STOP) as remote:
         assert (remote.ranged, remote.begins_at) == (False, 0)
         assert await _read(remote) == _DATA
-    assert [exchange.range for exchange in registry.journal.exchanges] == [(_START, _STOP - 1), None]
+    assert [exchange.range for exchange in registry.journal.exchanges] == [
+        *[(_START, _STOP - 1)] * 2,
+        None,
+    ]
 
 
 async def test_a_registry_that_gives_neither_range_nor_blob_is_an_error(
@@ -320,7 +335,7 @@ async def test_a_registry_that_gives_neither_range_nor_blob_is_an_error(
     with pytest.raises(RegistryProtocol, match="416"):
         async with repository.open_blob(blob, _START, _STOP):
             pass
-    assert registry.count() == 2
+    assert registry.count() == 3
 
 
 @pytest.mark.parametrize("size", [len(_DATA) - 1, len(_DATA) + 1])

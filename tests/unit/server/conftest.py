@@ -12,7 +12,7 @@ import pytest
 
 from kitd.jobs.jobs import Jobs
 from kitd.progress import Progress
-from kitd.server.app import make_api, route_table
+from kitd.server.app import make_api, refuse, route_table
 from kitd.server.jobs import JobRoutes
 from kitd.server.kits import KitRoutes
 from kitd.server.listening import Listener, listening
@@ -37,7 +37,17 @@ from kitd_client.api.jobs import (
     Unpacked,
     UnpackRequest,
 )
-from kitd_client.api.kits import Info, Inspection, KitList, PathAnswer, Removed, Status, Tagged, Version
+from kitd_client.api.kits import (
+    Info,
+    Inspection,
+    KitList,
+    PathAnswer,
+    Removed,
+    RemovedAll,
+    Status,
+    Tagged,
+    Version,
+)
 
 Work = Callable[[Progress], Awaitable[Pulled]]
 WorkspaceWork = Callable[[Workspace, Progress], Awaitable[Packed | Unpacked]]
@@ -100,6 +110,10 @@ class FakeVerbs:
         if reference == "missing:latest":
             raise NotFound("missing:latest is not here", hint="kitctl list")
         return Removed(untagged=[reference])
+
+    async def remove_all(self, force: bool) -> RemovedAll:  # noqa: FBT001 - the seam
+        self.asked.append(("all", force))
+        return RemovedAll(removed=["x@sha256:aa"])
 
     async def check_registry(self, request: RegistryCheck, uid: int) -> None:
         self.asked.append((request, uid))
@@ -181,7 +195,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         own = ApiSocket.bind(path, 0o600, "")
         stack.callback(own.close)
         listener = await stack.enter_async_context(
-            listening(make_api(routes, door, activity), own.socket, door.guarding)
+            listening(make_api(routes, door, activity), own.socket, door.guarding, refuse)
         )
         client = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)))

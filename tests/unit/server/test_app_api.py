@@ -7,13 +7,14 @@ from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
+import msgspec
 import pytest
 
 from kitd.jobs.jobs import Jobs
 from kitd.progress import Progress
 from kitd.server import jobs as job_routes
 from kitd.server import middleware, peers
-from kitd_client.api.errors import NoSpace
+from kitd_client.api.errors import NoSpace, Problem
 from kitd_client.api.jobs import (
     Context,
     Credential,
@@ -53,6 +54,8 @@ async def test_kit_routes_pass_references_whole(api: "Api") -> None:
     assert (await api.ask("GET", f"/v1/kits/{quoted}/info"))[1] == {"kitfile": "manifestVersion: 1.0.0\n"}
     assert (await api.ask("DELETE", f"/v1/kits/{quoted}?force=1"))[1]["untagged"] == [reference]
     await api.ask("DELETE", "/v1/kits/x%3At1,t2")
+    assert (await api.ask("DELETE", "/v1/kits"))[1]["removed"] == ["x@sha256:aa"]
+    await api.ask("DELETE", "/v1/kits?force=1")
     await api.ask("GET", "/v1/kits?repository=reg.example%3A5000%2Fa")
     await api.ask("GET", "/v1/kits")
     await api.ask("POST", "/v1/tag", {"source": "a:1", "destination": "b:2"})
@@ -62,6 +65,8 @@ async def test_kit_routes_pass_references_whole(api: "Api") -> None:
         reference,
         (reference, True),
         ("x:t1,t2", False),
+        ("all", False),
+        ("all", True),
         "reg.example:5000/a",
         "",
         TagRequest(source="a:1", destination="b:2"),
@@ -87,6 +92,7 @@ async def test_errors_travel_as_problems(api: "Api") -> None:
     )
     status, problem, _ = await api.ask("DELETE", "/v1/kits/a%3Ab?force=maybe")
     assert (status, problem["code"]) == (400, "invalid_request")
+    assert (await api.ask("DELETE", "/v1/kits?force=yes"))[0] == 400
     status, problem, response = await api.ask("PATCH", "/v1/tag", {})
     assert (status, problem["title"], response.headers["Allow"]) == (405, "/v1/tag takes POST", "POST")
 
@@ -154,6 +160,33 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     answer = await anyio.to_thread.run_sync(talk)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"did not come within" in answer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
+        b"hello\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost : kitd\r\n\r\n",
+        b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n",
+    ],
+    ids=["TLS", "words", "header", "long"],
+)
+async def test_what_is_no_http_gets_a_problem_too(api: "Api", sent: bytes) -> None:
+    def talk() -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(api.path))
+            client.sendall(sent)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
+    head, _, body = (await anyio.to_thread.run_sync(talk)).partition(b"\r\n\r\n")
+    assert head.split()[1] == b"400"
+    assert b"application/problem+json" in head
+    assert b"Kitd-Api-Version: 1" in head
+    problem = msgspec.json.decode(body, type=Problem)
+    assert (problem.code, problem.status) == ("invalid_request", 400)
+    assert "\n" not in problem.title
+    assert (await api.ask("GET", "/v1/version"))[0] == 200
 
 
 async def test_a_job_is_started_listed_followed_and_cancelled(api: "Api") -> None:

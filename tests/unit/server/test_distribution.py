@@ -19,7 +19,9 @@ from kitd.content.store import ContentStore
 from kitd.server.distribution import blobs as blobs_module
 from kitd.server.distribution import uploads as uploads_module
 from kitd.server.distribution.app import make_registry
+from kitd.server.distribution.refusal import refuse
 from kitd.server.distribution.uploads import Uploads
+from kitd.server.guests import Room
 from kitd.server.listening import bind_loopback, listening
 from kitd.server.middleware import Activity
 from kitd.spec.digest import digest_of
@@ -72,7 +74,7 @@ async def face(tmp_path: Path) -> AsyncIterator[Face]:
         sock = bind_loopback(Address("127.0.0.1", 0))
         port = sock.getsockname()[1]
         app = make_registry(store, uploads, activity)
-        await stack.enter_async_context(listening(app, sock))
+        await stack.enter_async_context(listening(app, sock, Room().guarding, refuse))
         client = await stack.enter_async_context(aiohttp.ClientSession())
         yield Face(f"http://127.0.0.1:{port}", port, store, uploads, activity, client)
         await client.close()
@@ -283,7 +285,9 @@ async def test_silence_ends_the_request_and_not_the_upload(
     assert (await face.ask("GET", where))[2]["Range"] == "0-39"
 
 
-async def test_sessions_and_leases_end_after_an_hour(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sessions_and_leases_end_after_an_hour_and_what_nothing_names_goes(
+    face: Face, monkeypatch: pytest.MonkeyPatch, eventually: "Eventually"
+) -> None:
     now = [1e9]
     monkeypatch.setattr(uploads_module, "monotonic", lambda: now[0])
     where = (await face.ask("POST", "/v2/x/blobs/uploads/", b""))[2]["Location"]
@@ -299,6 +303,8 @@ async def test_sessions_and_leases_end_after_an_hour(face: Face, monkeypatch: py
     await face.uploads._expire(3600)
     assert (await face.ask("GET", where))[0] == 404
     assert face.uploads._leases == {}
+    left = [digest_of(data) for data in (b"data", b"more")]
+    await eventually(lambda: face.store._database.visible().isdisjoint(left))
 
 
 async def test_uploads_under_way_are_limited(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,3 +453,40 @@ async def test_a_manifest_whose_media_type_is_null(face: Face) -> None:
     assert (await face.put_manifest("odd", "v1", manifest))[0] == 201
     status, body, headers = await face.ask("GET", "/v2/odd/manifests/v1")
     assert (status, body, headers["Content-Type"]) == (200, manifest, MANIFEST)
+
+
+def _raw(
+    port: int, *, send: bytes = b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
+) -> tuple[socket.socket, bytes]:
+    """A connection of its own, and the first that is answered there."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=10)
+    client.sendall(send)
+    return client, client.recv(4096)
+
+
+async def test_connections_are_limited_and_room_is_made(face: Face, eventually: "Eventually") -> None:
+    room = Room(2)
+    sock = bind_loopback(Address("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    app = make_registry(face.store, face.uploads, face.activity)
+    async with listening(app, sock, room.guarding, refuse):
+        inside = [await anyio.to_thread.run_sync(_raw, port) for _ in range(2)]
+        assert all(answer.startswith(b"HTTP/1.1 200 ") for _, answer in inside)
+        outside, answer = await anyio.to_thread.run_sync(_raw, port)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: " in answer
+        outside.close()
+        inside[0][0].close()
+        await eventually(lambda: room._inside == 1)
+        again, answer = await anyio.to_thread.run_sync(_raw, port)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        again.close()
+        inside[1][0].close()
+
+
+async def test_what_is_no_http_is_answered_in_the_form_of_registries(face: Face) -> None:
+    client, answer = await anyio.to_thread.run_sync(lambda: _raw(face.port, send=b"\x16\x03\x01\0\r\n\r\n"))
+    client.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split()[1] == b"400"
+    assert _code(body) == "UNKNOWN"

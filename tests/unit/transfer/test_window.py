@@ -1,5 +1,6 @@
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import anyio
 import anyio.lowlevel
@@ -111,6 +112,31 @@ async def test_a_host_never_takes_every_seat() -> None:
                 pass
         held.set()
     assert inside == 20
+
+
+async def test_as_many_seats_are_left_as_blobs_of_other_hosts_wait() -> None:
+    window = Window(memory=8 * KIB, range_size=KIB, connections=2, per_host=32)
+    heard: list[bool] = []
+
+    async def wait(host: str) -> None:
+        async with window.admit(host):
+            pass
+
+    with window.heard_by(lambda: heard.append(True)):
+        async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+            held = [await stack.enter_async_context(window.admit(host)) for host in ("a", "a", "a", "b")]
+            assert not window.has_room("c")
+            assert not any(seat.yields() for seat in held)
+            tasks.start_soon(wait, "a")
+            await anyio.wait_all_tasks_blocked()
+            assert heard
+            # The next of the same host would be held back as well.
+            assert not any(seat.yields() for seat in held[:3])
+            tasks.start_soon(wait, "c")
+            await anyio.wait_all_tasks_blocked()
+            assert [seat.yields() for seat in held[:3]] == [True, False, False]
+            await stack.aclose()
+    assert window.has_room("a")
 
 
 async def test_a_cancelled_wait_leaves_its_place_to_the_next() -> None:
