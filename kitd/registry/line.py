@@ -4,7 +4,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import aiohttp
 import msgspec
@@ -27,6 +27,9 @@ _NEAR = 5.0
 _IDLE = 30.0
 """Seconds that an unused connection is kept."""
 
+_READ_AHEAD: Final = 16 << 10
+"""Bytes of a body before the HTTP client stops reading: those of a long one are received past it."""
+
 
 class Call(msgspec.Struct, frozen=True):
     """One request."""
@@ -46,7 +49,9 @@ class Call(msgspec.Struct, frozen=True):
 class Line:
     """The live connections of one route: few for small requests, many for blobs."""
 
-    def __init__(self, route: Route, gate: Gate, settings: TransportSettings, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self, route: Route, gate: Gate, settings: TransportSettings, tls: ssl.SSLContext | None
+    ) -> None:
         self.route = route
         self.gate = gate
         self.takes_expect = True
@@ -108,11 +113,11 @@ class Line:
             connect = min(connect, _NEAR)
         return aiohttp.ClientTimeout(total=total, sock_connect=connect, sock_read=silence)
 
-    def _session(self, tls: ssl.SSLContext, connections: int) -> aiohttp.ClientSession:
+    def _session(self, tls: ssl.SSLContext | None, connections: int) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=connections,
             keepalive_timeout=_IDLE,
-            ssl=tls,
+            ssl=tls or False,
             resolver=aiohttp.ThreadedResolver(),
             socket_factory=self._dial,
         )
@@ -121,6 +126,7 @@ class Line:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
+            read_bufsize=_READ_AHEAD,
             proxy=self.route.proxy or None,
             headers={"Accept-Encoding": "identity", "User-Agent": self._settings.user_agent},
             middlewares=(_one_attempt,),

@@ -37,7 +37,7 @@ class Lines:
         Raises:
             InvalidRequest: a certificate of the route cannot be read.
         """
-        context = await self._context(route.trust)
+        context = await self._context(route.trust) if route.scheme == "https" else None
         line = self._lines.get(route)
         if line is None:
             line = self._lines[route] = Line(route, self.gate(route), self.settings, context)

@@ -6,11 +6,13 @@ pull beside the hashes. It is left where its parser has nothing more to decide: 
 
 import asyncio
 from collections import deque
-from typing import Self
+from typing import Final, Self
 
 import aiohttp
 import anyio
 from aiohttp.client_proto import ResponseHandler
+
+from kitd.registry.buffers import Buffers
 
 LEAST = 1 << 20
 """Shorter bodies are not worth the change."""
@@ -21,6 +23,8 @@ _STOP_CLOCK = getattr(ResponseHandler, "_drop_timeout", None)
 _PIECE = 1 << 20
 _PIECES_AHEAD = 2
 """Whole pieces that wait for a slow reader; then the peer has to."""
+
+_MEMORY: Final = Buffers(_PIECE, spare=32)
 
 _PATIENCE = 0.25
 """Seconds after which a reader gets what there is of a piece."""
@@ -127,7 +131,7 @@ class Receiver(asyncio.BufferedProtocol):
         if not self._left:
             return memoryview(bytearray(1))
         if not self._room:
-            self._room = memoryview(bytearray(min(_PIECE, self._left)))
+            self._room = _MEMORY.take()[: self._left]
         return self._room[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -19,6 +19,15 @@ def plan_ranges(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
         start = end
 
 
+def plan_at_once(appended: int, size: int, *, behind: bool) -> int:
+    """How many ranges of `size` bytes the next request asks for.
+
+    One; but as many as were just appended while more of the blob is waiting: the network is ahead of us then,
+    more connections cannot help, and fewer requests cost less.
+    """
+    return max(1, min(appended, LARGEST_RANGE // size)) if behind else 1
+
+
 def plan_share(ranges: int, seats: int) -> int:
     """How many read-ahead ranges one of `seats` blobs may hold when there are `ranges` of them in all."""
     return max(1, -(-ranges // max(1, seats)))

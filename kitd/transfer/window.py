@@ -18,13 +18,14 @@ What is left beside the seats is read-ahead: nobody waits for it while holding s
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import takewhile
 
 import anyio
 import anyio.abc
 
 from kitd.errors import single_error
 from kitd.spec.digest import Buffer
-from kitd.transfer.plan import plan_range_size, plan_share
+from kitd.transfer.plan import plan_at_once, plan_range_size, plan_share
 
 Pieces = list[Buffer]
 
@@ -231,6 +232,14 @@ async def ordered(
     """
     arrived: dict[int, Pieces] = {}
     asked = appended = start
+    size = seat.range_size
+    at_once = 1
+
+    def reserve() -> int:
+        """Bytes for the next request."""
+        missing = -(-(stop - asked) // size)
+        reserved = sum(1 for _ in takewhile(bool, (seat.take() for _ in range(min(at_once, missing)))))
+        return min(reserved * size, stop - asked)
 
     async def fetch_one(first: int, end: int) -> None:
         arrived[first] = await fetch(first, end)
@@ -239,17 +248,18 @@ async def ordered(
     with single_error():
         async with anyio.create_task_group() as tasks:
             while appended < stop:
-                while asked < stop and seat.take():
-                    end = min(asked + seat.range_size, stop)
-                    tasks.start_soon(fetch_one, asked, end)
-                    asked = end
+                while length := reserve():
+                    tasks.start_soon(fetch_one, asked, asked + length)
+                    asked += length
                 ready, appended = _in_order(arrived, appended)
                 if not ready:
                     await seat.news()
                     continue
                 await append([piece for pieces in ready for piece in pieces])
-                for _ in ready:
+                ranges = sum(-(-sum(map(len, pieces)) // size) for pieces in ready)
+                for _ in range(ranges):
                     seat.give_back()
+                at_once = plan_at_once(ranges, size, behind=bool(arrived))
 
 
 def _in_order(arrived: dict[int, Pieces], position: int) -> tuple[list[Pieces], int]:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitd.transfer.plan import LARGEST_RANGE, plan_range_size, plan_ranges, plan_share
+from kitd.transfer.plan import LARGEST_RANGE, plan_at_once, plan_range_size, plan_ranges, plan_share
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 10**5))
@@ -34,3 +34,12 @@ def test_all_streams_of_a_blob_fit_in_half_the_memory(
 def test_shares_of_the_read_ahead_use_it_up(ranges: int, seats: int) -> None:
     assert plan_share(ranges, seats) >= 1
     assert plan_share(ranges, seats) * max(1, seats) >= ranges
+
+
+def test_requests_grow_only_while_the_network_is_ahead() -> None:
+    mib = 1 << 20
+    assert plan_at_once(4, 4 * mib, behind=False) == 1
+    assert plan_at_once(3, 4 * mib, behind=True) == 3
+    assert plan_at_once(9, 4 * mib, behind=True) == LARGEST_RANGE // (4 * mib)
+    assert plan_at_once(9, LARGEST_RANGE, behind=True) == 1
+    assert plan_at_once(1, 1, behind=True) == 1

@@ -61,6 +61,27 @@ async def fill(window: Window, host: Host, name: str, blob: bytes) -> bytes:
     return bytes(out)
 
 
+async def test_a_slow_disk_gets_fewer_and_larger_requests_within_the_same_memory() -> None:
+    window = Window(memory=32 * KIB, range_size=1 * KIB, connections=16, per_host=32)
+    host = Host(connections=32, seed=1)
+    blob = blob_of(200 * KIB, 1)
+    out = bytearray()
+
+    async def append(pieces: Pieces) -> None:
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        for piece in pieces:
+            out.extend(piece)
+            host.open_bytes -= len(piece)
+
+    async with window.admit("registry") as seat:
+        await ordered(seat, 0, len(blob), fetch=host.fetcher(blob), append=append)
+    assert out == blob
+    assert len(host.asked) < 100
+    assert host.most_bytes <= 17 * KIB
+    assert host.asked[0] == (0, KIB)
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_forty_layers_with_failing_ranges_end_under_a_small_budget(seed: int) -> None:
     """Invariant of the window: no deadlock, whatever the order in which ranges arrive or fail."""
