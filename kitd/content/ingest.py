@@ -1,23 +1,18 @@
 """Blobs being written, as the rest of the daemon sees them."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
 
 import msgspec
 
 from kitd.content.flight import Flight
 from kitd.content.intake import Intake
-from kitd.content.unfinished import SLICE
 from kitd.content.workers import Workers
 from kitd.content.writer import Sealed
-from kitd.layer.tar import TRAILER, Member, encode_header, padding
 from kitd.spec.digest import Buffer, Digest
 from kitd_client.api.errors import SizeMismatch
 
 Commit = Callable[[Sealed], Awaitable[bool]]
 """Makes a sealed blob visible; False: it was visible already."""
-
-_ZEROES: Final = bytes(512)
 
 
 class LayerResult(msgspec.Struct, frozen=True):
@@ -108,64 +103,4 @@ class BlobIngest:
         self._intake.broken = True
         new = await self._commit(sealed)
         self.committed = True
-        return LayerResult(sealed.digest, sealed.size, already_present=not new)
-
-
-class TarIngest:
-    """A plain tar written here, member by member, from files as they are read.
-
-    `begin` and `data` belong in a worker thread.
-    """
-
-    def __init__(self, intake: Intake, workers: Workers, commit: Commit) -> None:
-        self._intake = intake
-        self._writer = intake.writer
-        self._workers = workers
-        self._commit = commit
-        self._member: Member | None = None
-
-    def begin(self, member: Member) -> None:
-        """The next member; the data of the one before is complete."""
-        self._end_member()
-        self._member = member
-        self._literal(encode_header(member))
-        if member.size:
-            self._writer.begin(member.size)
-
-    def data(self, data: Buffer) -> None:
-        """The next bytes of the member's file."""
-        view = memoryview(data)
-        wanted = self._writer.wanted
-        if wanted is None or len(view) > wanted:
-            raise ValueError(f"{len(view)} bytes for a member that takes {wanted}")
-        while view:
-            part, view = view[:SLICE], view[SLICE:]
-            self._writer.hash(part)
-            self._writer.data(part)
-
-    def _end_member(self) -> None:
-        if self._writer.wanted:
-            raise ValueError(f"a member lacks {self._writer.wanted} bytes")
-        if self._member is not None:
-            self._literal(_ZEROES[: padding(self._member.size)])
-            self._member = None
-
-    def _literal(self, data: bytes) -> None:
-        self._writer.hash(data)
-        self._writer.literal(data)
-
-    def _seal(self) -> Sealed:
-        self._end_member()
-        self._literal(TRAILER)
-        return self._intake.seal(None, None)
-
-    async def commit(self) -> LayerResult:
-        """Ends the archive and makes the layer visible, durably.
-
-        Raises:
-            NoSpace: the disk is full.
-            StorageIo: it failed.
-        """
-        sealed = await self._workers.work(self._seal)
-        new = await self._commit(sealed)
         return LayerResult(sealed.digest, sealed.size, already_present=not new)

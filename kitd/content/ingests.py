@@ -7,15 +7,17 @@ from typing import NamedTuple
 
 import anyio
 
+from kitd.content.beside import Beside
 from kitd.content.blobs import Blobs
 from kitd.content.flight import RESUMED, Flight, Flights, Waiter
-from kitd.content.ingest import BlobIngest, Commit, TarIngest
+from kitd.content.ingest import BlobIngest, Commit
 from kitd.content.intake import Intake
 from kitd.content.layout import Layout
 from kitd.content.leases import Lease, Leases
 from kitd.content.objects import Objects
 from kitd.content.publish import Publisher
 from kitd.content.resume import resume
+from kitd.content.tar_ingest import TarIngest
 from kitd.content.trash import Trash
 from kitd.content.workers import Workers
 from kitd.content.writer import Sealed
@@ -47,6 +49,7 @@ class Ingests:
         leases: Leases,
         flights: Flights,
         workers: Workers,
+        beside: Beside,
         drop: Callable[[Path], int],
     ) -> None:
         self._layout = layout
@@ -57,6 +60,7 @@ class Ingests:
         self._leases = leases
         self._flights = flights
         self._workers = workers
+        self._beside = beside
         self._drop = drop
 
     @asynccontextmanager
@@ -82,7 +86,8 @@ class Ingests:
             split: it is a plain tar: its files become objects.
             source: the repository it would come from.
             can_go_on: whether that repository takes requests now.
-            moved: told while waiting, by source, of the bytes that others bring.
+            moved: told, by source, of the bytes that others bring while this waits, and of those that are here
+                already, as they are read again.
 
         Raises:
             SizeMismatch: the blob has another size.
@@ -94,7 +99,7 @@ class Ingests:
                 if await self._present(digest, size):
                     yield None
                     return
-                ingest = await self._begin(flight, digest, size, split=split)
+                ingest = await self._begin(flight, digest, size, moved, split=split)
                 try:
                     yield ingest
                 except (DigestMismatch, SizeMismatch) as error:
@@ -114,18 +119,28 @@ class Ingests:
         await self._workers.work(self._trash.put, self._layout.ingest_of(digest))
         return True
 
-    async def _begin(self, flight: Flight, digest: Digest, size: int, *, split: bool) -> BlobIngest:
+    async def _begin(
+        self, flight: Flight, digest: Digest, size: int, moved: Callable[[str, int], None], *, split: bool
+    ) -> BlobIngest:
         if flight.intake is None:
             directory = self._layout.ingest_of(digest)
-            intake = await self._workers.work(Intake, directory, self._objects, split=split)
+            intake = await self._workers.work(Intake, directory, self._objects, self._beside, split=split)
+            told = 0
+
+            def tell() -> None:
+                nonlocal told
+                if intake.offset > told:
+                    for listener in (flight.moved, moved):
+                        listener(RESUMED, intake.offset - told)
+                    told = intake.offset
+
             try:
-                await self._workers.work_through(resume(intake, digest))
+                await self._workers.work_through(resume(intake, digest), tell)
+                tell()
             except BaseException:
                 await self._workers.finish(intake.close)
                 raise
             flight.intake = intake
-            if intake.offset:
-                flight.moved(RESUMED, intake.offset)
         if flight.intake.offset > size:
             raise SizeMismatch(
                 f"blob {digest}: {flight.intake.offset} bytes are here, its descriptor says {size}",
@@ -166,7 +181,7 @@ class Ingests:
     async def fresh(self, *, split: bool) -> AsyncIterator[Fresh]:
         """An intake for a blob whose digest nobody knows yet; it leaves nothing but what was committed."""
         intake = await self._workers.work(
-            Intake, self._layout.fresh_ingest(), self._objects, split=split, journaled=False
+            Intake, self._layout.fresh_ingest(), self._objects, self._beside, split=split, journaled=False
         )
         with Lease(self._leases) as lease:
 

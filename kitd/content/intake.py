@@ -4,11 +4,13 @@ A plain tar is cut into literals and objects as it comes. The parser has no say 
 (its digest has): from the first thing it refuses on, the rest of the blob becomes one object.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from kitd.content import journal
+from kitd.content.beside import Beside
 from kitd.content.objects import Objects
 from kitd.content.unfinished import SLICE, tail_name
 from kitd.content.writer import BlobWriter, Sealed
@@ -23,8 +25,12 @@ from kitd_client.api.errors import (
     UnsupportedEntry,
 )
 
-LITERALS: Final = 1 << 30
-"""Literal bytes of a blob before its rest becomes one object: recipes are made in memory."""
+LITERALS: Final = 16 << 30
+"""Literal bytes of a blob before its rest becomes one object: 3 KiB for each member that an archive may have,
+which is a header, padding and a long name. They wait on the disk, compressed."""
+
+_WORTH_A_THREAD: Final = 128 << 10
+"""Bytes whose hash takes longer than to wake another thread for it."""
 
 REFUSALS: Final = (ArchiveInvalid, UnsupportedEntry, ArchiveTooLarge)
 
@@ -36,11 +42,14 @@ class Intake:
         directory: the ingest directory, made if it is not there. What it holds of an earlier life is of no
             account until `resume` (in its own module), except that it decides over `split`.
         objects: where objects are that need not be written again.
+        beside: where the blob is hashed while its parts are written.
         split: the blob is a plain tar.
         journaled: a later life may go on with it.
     """
 
-    def __init__(self, directory: Path, objects: Objects, *, split: bool, journaled: bool = True) -> None:
+    def __init__(
+        self, directory: Path, objects: Objects, beside: Beside, *, split: bool, journaled: bool = True
+    ) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
         if (directory / journal.NAME).exists():
             split = True
@@ -54,6 +63,7 @@ class Intake:
         """It is complete, and somebody may have begun to link its files into the store."""
         self.directory = directory
         self._objects = objects
+        self._beside = beside
         self._journaled = journaled
         self._open()
 
@@ -92,14 +102,45 @@ class Intake:
             OSError: the disk; the intake is broken then.
         """
         self.broken = True
-        for piece in pieces:
-            view = memoryview(piece)
-            while view:
-                part, view = view[:SLICE], view[SLICE:]
-                self.writer.hash(part)
-                self._take(part)
+        slices = [
+            memoryview(piece)[start : start + SLICE]
+            for piece in pieces
+            for start in range(0, len(piece), SLICE)
+        ]
+        self.hash_while(slices, partial(self._take_all, slices))
         self.writer.flush()
         self.broken = False
+
+    def hash_while(
+        self,
+        slices: Sequence[memoryview],
+        take: Callable[[], None],
+        *,
+        share: Callable[[], None] | None = None,
+    ) -> None:
+        """Hashes the next bytes of the blob, and lets `take` write them at the same time if that is worth it.
+
+        Args:
+            slices: the bytes.
+            take: may go on beside the hashing.
+            share: what the hashing thread goes on with when it has done that.
+        """
+
+        def hash_all() -> None:
+            for part in slices:
+                self.writer.hash(part)
+            if share is not None:
+                share()
+
+        if sum(map(len, slices)) < _WORTH_A_THREAD:
+            hash_all()
+            take()
+        else:
+            self._beside.both(hash_all, take)
+
+    def _take_all(self, slices: Sequence[memoryview]) -> None:
+        for part in slices:
+            self._take(part)
 
     def _take(self, view: memoryview) -> None:
         writer = self.writer

@@ -299,7 +299,7 @@ class Objects:
         made = self._layout.fresh_ingest()
         descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            _copy_bytes(source, descriptor)
+            append_file(source, descriptor)
             seal_file(descriptor, mode)
             os.fdatasync(descriptor)
             os.rename(made, target)
@@ -310,7 +310,8 @@ class Objects:
             os.close(descriptor)
 
 
-def _copy_bytes(source: int, target: int) -> None:
+def append_file(source: int, target: int) -> None:
+    """Writes all of an open file at the position of another one, on the same file system; OSError."""
     size = os.fstat(source).st_size
     offset = 0
     while offset < size:

@@ -13,6 +13,7 @@ from typing import Final, Self
 import anyio
 import msgspec
 
+from kitd.content.beside import Beside
 from kitd.content.blobs import Blobs
 from kitd.content.claim import claimed
 from kitd.content.collect import Collector, Removal
@@ -20,7 +21,7 @@ from kitd.content.database import Database
 from kitd.content.decode import LayerFiles
 from kitd.content.disposal import Freeing
 from kitd.content.flight import Flights, Turns
-from kitd.content.ingest import BlobIngest, LayerResult, TarIngest
+from kitd.content.ingest import BlobIngest, LayerResult
 from kitd.content.ingests import Ingests
 from kitd.content.layers import Layers
 from kitd.content.layout import Layout
@@ -30,6 +31,7 @@ from kitd.content.objects import Objects
 from kitd.content.publish import Publisher
 from kitd.content.reader import BlobReader
 from kitd.content.snapshots import Snapshots, TreeEntry
+from kitd.content.tar_ingest import TarIngest
 from kitd.content.trash import Trash
 from kitd.content.workers import P, T, Workers
 from kitd.spec.digest import Digest
@@ -68,7 +70,7 @@ class Usage(msgspec.Struct, frozen=True):
 class ContentStore:
     """The store of this daemon, for as long as `opened` lasts."""
 
-    def __init__(self, layout: Layout, database: Database, workers: Workers) -> None:
+    def __init__(self, layout: Layout, database: Database, workers: Workers, beside: Beside) -> None:
         self.root = layout.root
         self._layout = layout
         self._database = database
@@ -101,6 +103,7 @@ class ContentStore:
             self._leases,
             self._flights,
             workers,
+            beside,
             self._collector.drop_ingest,
         )
         self._layers = Layers(
@@ -129,7 +132,9 @@ class ContentStore:
             layout = await workers.work(stack.enter_context, claimed(root, socket=socket))
             database = await workers.work(Database, layout.database)
             stack.callback(database.close)
-            store = await workers.work(cls, layout, database, workers)
+            beside = Beside()
+            stack.callback(beside.close)
+            store = await workers.work(cls, layout, database, workers, beside)
             await workers.commit(store._collector.recover)  # noqa: SLF001 (its own)
             store._rubbish.set()  # noqa: SLF001 (its own)
             async with anyio.create_task_group() as tasks:

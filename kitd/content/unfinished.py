@@ -5,7 +5,7 @@ import hashlib
 import os
 from typing import Final
 
-from kitd.content.sync import start_writing, write_uncached
+from kitd.content.sync import allocate, start_writing, write_uncached
 from kitd.spec.digest import Buffer
 
 SLICE: Final = 1 << 20
@@ -22,6 +22,9 @@ _CACHED: Final = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8
 """Bytes of an object that stay in the page cache, for the unpack or push that follows: reading them from the
 disk again costs a fifth of pull and unpack together. What is larger is written around the cache, so that it
 pushes nobody's working set out."""
+
+_ROOM: Final = 64 << 20
+"""Bytes for which room is taken ahead of the writing."""
 
 _UNKNOWN_FLAG: Final = (errno.EOPNOTSUPP, errno.EINVAL)
 _TAIL: Final = "tail-"
@@ -52,6 +55,7 @@ class Unfinished:
         self.buffer: bytearray | None = bytearray()
         self.descriptor = -1
         self._started = 0
+        self._allocated = 0
         self._uncached = True
 
     def open(self, directory: str) -> None:
@@ -70,7 +74,7 @@ class Unfinished:
 
     def read_again(self, data: Buffer) -> None:
         self.received += len(data)
-        self._started = self.received
+        self._started = self._allocated = self.received
         if self.hasher is not None:
             self.hasher.update(data)
         os.lseek(self.descriptor, self.received, os.SEEK_SET)
@@ -85,6 +89,7 @@ class Unfinished:
     def _write(self, data: Buffer) -> None:
         if self.hasher is not None:
             self.hasher.update(data)
+        self._make_room()
         if self.received > _CACHED and self._uncached:
             self._write_uncached(data)
             return
@@ -92,6 +97,13 @@ class Unfinished:
         if self.received - self._started >= _WRITE_BACK:
             start_writing(self.descriptor, self._started, self.received - self._started)
             self._started = self.received
+
+    def _make_room(self) -> None:
+        """Stays a step ahead, and no more: a hostile archive may claim any size for a file."""
+        if self.size is not None and self.received > self._allocated:
+            step = min(self.size, self.received + _ROOM) - self._allocated
+            allocate(self.descriptor, self._allocated, step)
+            self._allocated += step
 
     def _write_uncached(self, data: Buffer) -> None:
         view = memoryview(data)

@@ -55,11 +55,17 @@ class Workers:
         """The same, one at a time: what makes things visible or takes them away."""
         return await self._run(self._committer, function, *args, **kwargs)
 
-    async def work_through(self, steps: Steps) -> None:
-        """Does long work piece by piece, so that cancelling it takes no longer than one piece."""
+    async def work_through(self, steps: Steps, after_each: Callable[[], None] | None = None) -> None:
+        """Does long work piece by piece, so that cancelling it takes no longer than one piece.
+
+        Args:
+            steps: the work.
+            after_each: called on the event loop after every piece.
+        """
         try:
             while await self.work(next, steps, _END) is not _END:
-                pass
+                if after_each is not None:
+                    after_each()
         finally:
             steps.close()
 

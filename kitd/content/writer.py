@@ -19,7 +19,7 @@ import msgspec
 
 from kitd.content.journal import Journal
 from kitd.content.layout import RECIPE
-from kitd.content.objects import Objects, seal_file
+from kitd.content.objects import Objects, append_file, seal_file
 from kitd.content.unfinished import SLICE, Unfinished, tail_name, write_all
 from kitd.layer.recipe import RecipeBuilder
 from kitd.spec.digest import Buffer, Digest, digest_hex
@@ -38,7 +38,8 @@ class Sealed(msgspec.Struct, frozen=True):
 class BlobWriter:
     """Writes one blob, or goes on writing it.
 
-    Callers first `hash` the next bytes of the blob (at most `SLICE`), then say what they are.
+    Callers `hash` the next bytes of the blob, and say what they are in slices of at most `SLICE`. Both may go on
+    at the same time.
 
     Args:
         directory: the ingest directory, which exists.
@@ -57,7 +58,9 @@ class BlobWriter:
         self._whole = whole
         self.position = 0
         """Where the unfinished object begins, or the next literal: all before it is recorded."""
-        self._builder = RecipeBuilder()
+        self._builder = RecipeBuilder(self._spill)
+        self._spilled = -1
+        """The literals so far, but for the last: a file without a name."""
         self._first: Digest | None = None
         self.journal = Journal(directory) if journaled and not whole else None
         self.unfinished: Unfinished | None = None
@@ -77,9 +80,13 @@ class BlobWriter:
 
     def object(self, data: Buffer) -> None:
         """A complete object, all in one piece."""
+        self.refer(self.keep(data), len(data))
+
+    def keep(self, data: Buffer) -> Digest:
+        """Writes a complete object, which gets its place in the blob later; several threads may do so at a time."""
         digest = Digest("sha256:" + hashlib.sha256(data).hexdigest())
         self._keep(digest, data)
-        self.refer(digest, len(data))
+        return digest
 
     def begin(self, size: int | None) -> None:
         """An object of `size` bytes (None: the rest of the blob) begins; `data` brings them."""
@@ -155,9 +162,7 @@ class BlobWriter:
             member.close()  # the blob ends before the object's first byte
             return
         if member.buffer is not None:
-            digest = Digest("sha256:" + hashlib.sha256(member.buffer).hexdigest())
-            self._keep(digest, member.buffer)
-            self.refer(digest, member.received)
+            self.object(member.buffer)
             return
         try:
             digest = Digest("sha256:" + (member.hasher or self.hasher).hexdigest())
@@ -212,14 +217,29 @@ class BlobWriter:
                 0o600,
             )
             try:
-                write_all(descriptor, self._builder.finish())
+                before, after = self._builder.finish()
+                write_all(descriptor, before)
+                if self._spilled >= 0:
+                    append_file(self._spilled, descriptor)
+                write_all(descriptor, after)
                 seal_file(descriptor)
             finally:
                 os.close(descriptor)
         return Sealed(digest, self.offset, self.directory, recipe)
 
+    def _spill(self, frame: bytes) -> None:
+        """Literals do not stay in memory: a hostile archive has a gigabyte of them."""
+        if self._spilled < 0:
+            path = f"{self.directory}/literals"
+            self._spilled = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            os.unlink(path)
+        write_all(self._spilled, frame)
+
     def close(self) -> None:
         """Gives up the descriptors; what is written stays."""
+        if self._spilled >= 0:
+            os.close(self._spilled)
+            self._spilled = -1
         if self.unfinished is not None:
             self.unfinished.close()
         if self.journal is not None:

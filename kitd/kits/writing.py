@@ -30,6 +30,8 @@ class _Sink(Protocol):
 
     def data(self, view: memoryview) -> None: ...
 
+    def write(self) -> None: ...
+
 
 class _Feeder:
     """Gives a sink the members of a plan: read bytes where there are some, and everything that has none between."""
@@ -45,10 +47,12 @@ class _Feeder:
         for index, view in parts:
             self._begin_until(self._places[index] + 1)
             self._sink.data(view)
+        self._sink.write()
 
     def finish(self) -> None:
         """The members after the last byte."""
         self._begin_until(len(self._members))
+        self._sink.write()
 
     def _begin_until(self, stop: int) -> None:
         while self._begun < stop:
@@ -65,26 +69,30 @@ class _Stream:
         self._framed = framed
         self._plain = Hasher()
         self._padding = 0
+        self._noted: list[bytes | memoryview] = []
 
     def begin(self, member: Member) -> None:
         if self._framed:
-            self._write(bytes(self._padding) + encode_header(member))
+            self._noted.append(bytes(self._padding) + encode_header(member))
             self._padding = padding(member.size)
 
     def data(self, view: memoryview) -> None:
-        self._write(view)
+        self._noted.append(view)
+
+    def write(self) -> None:
+        noted, self._noted = self._noted, []
+        for data in noted:
+            self._plain.update(data)
+        self._ingest.append(noted if self._encoder is None else [self._encoder.feed(data) for data in noted])
 
     def finish(self) -> Digest:
         """Ends the blob; the digest of the bytes before compression."""
         if self._framed:
-            self._write(bytes(self._padding) + TRAILER)
+            self._noted.append(bytes(self._padding) + TRAILER)
+        self.write()
         if self._encoder is not None:
             self._ingest.append([self._encoder.finish()])
         return self._plain.digest()
-
-    def _write(self, data: bytes | memoryview) -> None:
-        self._plain.update(data)
-        self._ingest.append([data if self._encoder is None else self._encoder.feed(data)])
 
 
 def members_of(plan: LayerPlan) -> Sequence[Member]:

@@ -18,7 +18,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -49,13 +49,19 @@ class ObjectSlice(NamedTuple):
 
 
 class RecipeBuilder:
-    """Takes the parts of a blob in their order. Memory: 48 bytes an object, and the compressed literals."""
+    """Takes the parts of a blob in their order. Memory: 48 bytes an object, and one frame of literals.
 
-    def __init__(self) -> None:
+    Args:
+        spill: takes the frames of literals as they become full, one after the other.
+    """
+
+    def __init__(self, spill: Callable[[bytes], None]) -> None:
+        self._spill = spill
         self._starts = array("Q")
         self._literals = array("Q")
         self._digests = bytearray()
-        self._frames: list[bytes] = []
+        self._frames = array("Q", [0])
+        """Where each frame ends, counted from the first."""
         self._pending = bytearray()
         self._literal_bytes = 0
         self._object_bytes = 0
@@ -69,7 +75,7 @@ class RecipeBuilder:
             self._pending += taken
             view = view[len(taken) :]
             if len(self._pending) == _FRAME:
-                self._flush()
+                self._spill(self._frame())
 
     def reference(self, digest: Digest, size: int) -> None:
         """The next `size` bytes of the blob are the whole object `digest`; never an empty one."""
@@ -80,23 +86,21 @@ class RecipeBuilder:
         self._digests += bytes.fromhex(digest_hex(digest))
         self._object_bytes += size
 
-    def finish(self) -> bytes:
-        """The recipe; the builder is used up."""
-        if self._pending:
-            self._flush()
+    def finish(self) -> tuple[bytes, bytes]:
+        """What stands in the recipe before the frames that were spilled, and after them; the builder is used up."""
+        last = self._frame() if self._pending else b""
         objects = len(self._starts)
         self._starts.append(self._literal_bytes + self._object_bytes)
         self._literals.append(self._literal_bytes)
-        offsets = array("Q", [0])
-        for frame in self._frames:
-            offsets.append(offsets[-1] + len(frame))
-        head = _HEAD.pack(_MAGIC, objects, self._literal_bytes, self._object_bytes, offsets[-1])
-        tables = (self._starts.tobytes(), self._literals.tobytes(), offsets.tobytes(), self._digests)
-        return b"".join((head, *tables, *self._frames))
+        head = _HEAD.pack(_MAGIC, objects, self._literal_bytes, self._object_bytes, self._frames[-1])
+        tables = (self._starts.tobytes(), self._literals.tobytes(), self._frames.tobytes(), self._digests)
+        return b"".join((head, *tables)), last
 
-    def _flush(self) -> None:
-        self._frames.append(compress_frame(self._pending))
+    def _frame(self) -> bytes:
+        frame = compress_frame(self._pending)
         self._pending.clear()
+        self._frames.append(self._frames[-1] + len(frame))
+        return frame
 
 
 class Recipe:

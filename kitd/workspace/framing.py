@@ -1,6 +1,7 @@
 """Frames, raw bytes and descriptors on the event loop; no thread ever waits on the socket."""
 
 import asyncio
+import mmap
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,9 +23,10 @@ from kitd_client.api.workspace import (
     encode_frame,
 )
 
-_RING_BYTES: Final = LENGTH_BYTES + ANSWER_LIMIT
-_CHUNK_BYTES: Final = 512 << 10
-"""Half of the ring: one half is received into while the other is worked on."""
+_RING_BYTES: Final = 4 * (LENGTH_BYTES + ANSWER_LIMIT)
+"""Four frames of the longest kind: the memory of those that nobody sends is never touched."""
+_CHUNK_BYTES: Final = _RING_BYTES // 2
+"""One half is received into while the other is worked on."""
 
 
 class Channel:
@@ -44,7 +46,7 @@ class Channel:
         self.sending = False
         """A frame is out in part: nothing else may be sent any more."""
         self._silence = silence
-        self._ring = memoryview(bytearray(_RING_BYTES))
+        self._ring = memoryview(mmap.mmap(-1, _RING_BYTES))
         self._start = 0
         self._held = 0
         """Bytes from `_start` on that the caller still looks at."""

@@ -259,13 +259,16 @@ async def test_a_blob_of_unknown_digest(store: ContentStore) -> None:
     assert await read_all(store, digest_of(data)) == data
 
 
-async def test_a_tar_written_here_has_the_bytes_kit_would_write(store: ContentStore) -> None:
+@pytest.mark.parametrize("written", [1, 3, 1000], ids=["at once", "now and then", "at the end"])
+async def test_a_tar_written_here_has_the_bytes_kit_would_write(store: ContentStore, written: int) -> None:
     async with store.new_tar() as tar:
         for name, data in KIT.items():
             member = Member(name, data is None, 0o755 if data is None else 0o644, len(data or b""))
             await store.work(tar.begin, member)
             for start in range(0, len(data or b""), 300_000):
                 await store.work(tar.data, (data or b"")[start : start + 300_000])
+            if len(name) % written == 0:
+                await store.work(tar.write)
         result = await tar.commit()
     assert (result.digest, result.already_present) == (digest_of(plain_tar(KIT)), False)
     assert await read_all(store, result.digest) == plain_tar(KIT)
@@ -275,6 +278,19 @@ async def test_a_tar_written_here_has_the_bytes_kit_would_write(store: ContentSt
             await tar.commit()
         with pytest.raises(ValueError, match="takes 10"):
             await store.work(tar.data, bytes(11))
+
+
+async def test_files_of_one_content_are_written_by_two_threads_at_once(store: ContentStore) -> None:
+    same = noise(40_000, 1)
+    files = {f"d/{number}": same if number % 2 else noise(30_000, number) for number in range(100)}
+    async with store.new_tar() as tar:
+        for name, data in files.items():
+            tar.begin(Member(name, is_dir=False, mode=0o644, size=len(data)))
+            tar.data(data)
+        await store.work(tar.write)
+        result = await tar.commit()
+    assert result.digest == digest_of(plain_tar(files))
+    assert await read_all(store, result.digest) == plain_tar(files)
 
 
 async def test_the_files_of_a_layer(store: ContentStore) -> None:

@@ -1,18 +1,21 @@
 """Layers are taken apart at their first use."""
 
 import os
+import tracemalloc
 import zlib
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
-from fakes.stores import TAR, names_in, noise, plain_tar, put, read_all, stored_bytes
+from fakes.kits import tar_header
+from fakes.stores import TAR, ingest, names_in, noise, plain_tar, put, read_all, stored_bytes
 
 from kitd.content.layers import Layers
 from kitd.content.store import ContentStore, LayerFiles
 from kitd.layer.codec import Encoder
-from kitd.spec.digest import Digest, digest_of
+from kitd.layer.tar import TRAILER
+from kitd.spec.digest import Digest, Hasher, digest_of
 from kitd.spec.media_types import LayerType
 from kitd_client.api.errors import (
     ArchiveInvalid,
@@ -211,3 +214,31 @@ async def test_cancelled_it_leaves_nothing(store: ContentStore, root: Path) -> N
             tasks.cancel_scope.cancel()
         assert names_in(root / "ingest") == []
     assert listing(await store.files(layer, typed("gzip"), diff_id=None)) == EXPECTED
+
+
+async def test_an_archive_of_headers_takes_no_memory(store: ContentStore) -> None:
+    """A member with an extended header of a megabyte, again and again: the literals wait on the disk."""
+    comment = noise(1_048_000, 3)
+    record = b"%d comment=%b\n" % (len(comment) + 17, comment)
+    member = (
+        tar_header("pax", size=len(record), kind=b"x") + record + bytes(-len(record) % 512) + tar_header("a")
+    )
+    copies = 48
+    hasher = Hasher()
+    for _ in range(copies):
+        hasher.update(member)
+    hasher.update(TRAILER)
+    async with ingest(store, hasher.digest(), hasher.size) as blob:
+        assert blob is not None
+        tracemalloc.start()
+        for _ in range(copies):
+            await store.work(blob.append, [member])
+        await store.work(blob.append, [TRAILER])
+        await blob.commit()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 16 << 20
+    found = await read_all(store, hasher.digest())
+    assert digest_of(found) == hasher.digest()
+    files = await store.files(hasher.digest(), TAR, diff_id=None)
+    assert len(await store.work(list, files)) == copies

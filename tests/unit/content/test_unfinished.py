@@ -57,3 +57,14 @@ def test_write_all_goes_on_after_a_short_write(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "write", write)
     write_all(9, b"abcdefgh")
     assert out == [b"abc", b"def", b"gh"]
+
+
+def test_room_is_taken_ahead_but_not_for_all_that_is_claimed(tmp_path: Path) -> None:
+    member = Unfinished(0, 1 << 50, shares_hash=False)
+    member.open(str(tmp_path))
+    for number in range(3):
+        member.add(noise(SLICE, number))
+    status = (tmp_path / tail_name(0)).stat()
+    member.close()
+    assert status.st_size == 3 * SLICE
+    assert status.st_blocks * 512 < 1 << 30
