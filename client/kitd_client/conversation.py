@@ -1,5 +1,6 @@
 """How a verb is carried out at the daemon: structs for bytes, jobs followed to their end, workspaces."""
 
+import _thread
 import socket as sockets
 import weakref
 from collections.abc import Callable, Generator, Sequence
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 OnJob = Callable[[str | None], None]
 _T = TypeVar("_T")
 _R = TypeVar("_R", Pulled, Pushed, Packed, Unpacked)
+
+_learning = _thread.allocate_lock()
+"""msgspec learns a struct at its first use; threads that do so at the same time crash the process."""
 
 
 class Conversation:
@@ -202,8 +206,10 @@ class Conversation:
             raise self._transport.undecodable(error) from error
 
     def _decode(self, body: bytes, kind: type[_T]) -> _T:
+        with _learning:
+            decoder = msgspec.json.Decoder(kind)
         try:
-            return msgspec.json.decode(body, type=kind)
+            return decoder.decode(body)
         except msgspec.MsgspecError as error:
             raise self._transport.undecodable(error) from error
 

@@ -26,6 +26,9 @@ class _Entry(
     secret: str
 
 
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
 def ask_helper(suffix: str, server: str, environ: Mapping[str, str]) -> Credential | None:
     """Asks `docker-credential-<suffix>` for a server's credential; none if it has none.
 
@@ -39,7 +42,7 @@ def ask_helper(suffix: str, server: str, environ: Mapping[str, str]) -> Credenti
             return None
         raise _failed(suffix, "get", said or done.stderr.decode(errors="replace").strip())
     try:
-        answer = msgspec.json.decode(done.stdout, type=_Answer)
+        answer = _decode_answer(done.stdout)
     except msgspec.MsgspecError as error:
         raise _failed(suffix, "get", f"its answer is no credential ({error})") from error
     if not answer.secret:

@@ -40,6 +40,11 @@ class CredentialFile(msgspec.Struct, frozen=True, rename={"helpers": "credHelper
     store: str = ""
 
 
+# Made here, once: msgspec learns a struct at its first use, and threads that do so together crash the process.
+_decode_entries = msgspec.json.Decoder(dict[str, Entry]).decode
+_decode_file = msgspec.json.Decoder(CredentialFile).decode
+
+
 class CredentialFiles:
     """All places where this user's credentials may be, read once.
 
@@ -147,8 +152,8 @@ def read_file(path: Path) -> CredentialFile:
         with path.open("rb") as file:
             data = file.read(_FILE_LIMIT)
         if path.name == ".dockercfg":
-            return CredentialFile(auths=msgspec.json.decode(data, type=dict[str, Entry]))
-        return msgspec.json.decode(data, type=CredentialFile)
+            return CredentialFile(auths=_decode_entries(data))
+        return _decode_file(data)
     except FileNotFoundError:
         raise
     except OSError as error:

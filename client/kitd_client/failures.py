@@ -21,6 +21,8 @@ from kitd_client.wire import Answer, GarbledError
 
 _SAME_VERSION = "use kitctl and kitd of one installation"
 
+_decode_problem = msgspec.json.Decoder(Problem).decode
+
 
 def absent(places: tuple[str, ...]) -> KitdError:
     """Nobody listens at any of these sockets."""
@@ -108,6 +110,6 @@ def refused(path: str, answer: Answer, version: str) -> KitdError:
             socket=path,
         )
     try:
-        return from_problem(msgspec.json.decode(body, type=Problem))
+        return from_problem(_decode_problem(body))
     except msgspec.MsgspecError as error:
         return garbled(path, f"status {answer.status} with no problem that can be read: {error}")

@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Final
 
 import anyio
 
@@ -12,6 +14,9 @@ from kitd_client.api.errors import KitdError
 
 RESUMED = "local"
 """The source of bytes that were here already."""
+
+_CADENCE: Final = 0.1
+"""Seconds between two words to those who wait: they may be hundreds, and pieces come by the thousand."""
 
 
 class Waiter:
@@ -41,9 +46,12 @@ class Flight:
         self.arrival: Callable[[], None] | None = None
         """Called when somebody begins to wait; whoever writes sets it for himself."""
         self._moved: dict[str, int] = {}
+        self._untold: dict[str, int] = {}
+        self._quiet_until = 0.0
         self._repeated = 0
 
     def join(self, waiter: Waiter) -> None:
+        self._tell()
         self.waiters.append(waiter)
         for source, count in self._moved.items():
             waiter.moved(source, count)
@@ -51,16 +59,26 @@ class Flight:
             self.arrival()
 
     def moved(self, source: str, count: int) -> None:
-        """The blob grew. What waiters were told before a restart is not told again."""
-        known = min(self._repeated, count)
-        self._repeated -= known
-        if count > known:
-            self._moved[source] = self._moved.get(source, 0) + count - known
-            for waiter in self.waiters:
-                waiter.moved(source, count - known)
+        """The blob grew: those who wait hear of it soon, and before one of them gets his turn."""
+        self._untold[source] = self._untold.get(source, 0) + count
+        if monotonic() >= self._quiet_until:
+            self._tell()
+
+    def _tell(self) -> None:
+        """What waiters were told before a restart is not told again."""
+        for source, count in self._untold.items():
+            known = min(self._repeated, count)
+            self._repeated -= known
+            if count > known:
+                self._moved[source] = self._moved.get(source, 0) + count - known
+                for waiter in self.waiters:
+                    waiter.moved(source, count - known)
+        self._untold.clear()
+        self._quiet_until = monotonic() + _CADENCE
 
     def restarted(self) -> None:
         """The blob lost its bytes."""
+        self._untold.clear()
         self._repeated = sum(self._moved.values())
 
     def hand_over_wanted(self) -> bool:
@@ -76,6 +94,7 @@ class Flight:
 
     def following(self) -> Waiter | None:
         """Who is next: the first that can go on, else the first."""
+        self._tell()
         ready = (waiter for waiter in self.waiters if waiter.can_go_on())
         chosen = next(ready, self.waiters[0] if self.waiters else None)
         if chosen is not None:

@@ -58,6 +58,8 @@ class Names:
     def tag(self, reference: Reference, record: KitRecord) -> None:
         """Writes a name; with a reference by digest only the record. For one manifest `selected` only grows.
 
+        What is so already is not written again: of many who pull one kit, only the first waits for the disk.
+
         Raises:
             KitIncomplete: something that the record speaks of is not here (any more); nothing was written.
         """
@@ -66,8 +68,12 @@ class Names:
             known = _record(connection, reference.name, record.manifest)
             if known is not None:
                 record = _grown(known, record)
-            self._write(connection, reference.name, record)
-            if reference.tag is not None:
+            tagged = reference.tag is None or _tagged(connection, reference) == record.manifest
+            if record == known and tagged:
+                self._note(reference.name, record.manifest)
+            else:
+                self._write(connection, reference.name, record)
+            if not tagged:
                 connection.execute(
                     "INSERT OR REPLACE INTO tag VALUES (?, ?, ?)",
                     (reference.name, reference.tag, record.manifest),

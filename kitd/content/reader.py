@@ -53,6 +53,17 @@ class BlobReader:
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` on, fewer only at the end of the blob."""
         length = max(0, min(length, self.size - offset))
+        if length == 0:
+            return b""
+        self._go_to(offset)
+        segment = self._left = self._segment(offset)
+        if isinstance(segment, ObjectSlice) and segment.length >= length:
+            # The usual case, of large objects: no buffer to clear first, and no second copy.
+            data = os.pread(self._descriptor(segment.digest, segment.size), length, segment.offset)
+            if len(data) == length:
+                self._left = _behind(segment, length)
+                self._position = offset + length
+                return data
         buffer = bytearray(length)
         self.readinto(offset, buffer)
         return bytes(buffer)
@@ -60,8 +71,7 @@ class BlobReader:
     def readinto(self, offset: int, buffer: bytearray | memoryview) -> int:
         """Fills `buffer` with the bytes from `offset` on; how many there were before the end of the blob."""
         view = memoryview(buffer)[: max(0, self.size - offset)]
-        if offset != self._position:
-            self._segments, self._left = iter(()), None
+        self._go_to(offset)
         filled = 0
         while filled < len(view):
             filled += self._fill(view[filled:], offset + filled)
@@ -79,13 +89,13 @@ class BlobReader:
             return count
         count = min(len(view), segment.length)
         self._read_object(segment, view[:count])
-        rest_length = segment.length - count
-        self._left = (
-            ObjectSlice(segment.digest, segment.offset + count, rest_length, segment.size)
-            if rest_length
-            else None
-        )
+        self._left = _behind(segment, count)
         return count
+
+    def _go_to(self, offset: int) -> None:
+        if offset != self._position:
+            self._segments, self._left = iter(()), None
+            self._position = offset
 
     def _segment(self, offset: int) -> Literal | ObjectSlice:
         if self._left is not None:
@@ -136,6 +146,12 @@ class BlobReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _behind(segment: ObjectSlice, count: int) -> ObjectSlice | None:
+    """What is left of a segment after its first `count` bytes."""
+    rest = segment.length - count
+    return ObjectSlice(segment.digest, segment.offset + count, rest, segment.size) if rest else None
 
 
 def _nothing() -> None:

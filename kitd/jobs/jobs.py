@@ -101,7 +101,7 @@ class Job:
     async def ended(self) -> Terminal:
         """Waits for the terminal event."""
         while True:
-            spoken = self.news.spoken
+            spoken = self.news.spoken.next()
             if self.news.terminal is not None:
                 return self.news.terminal
             await spoken.wait()

@@ -44,16 +44,34 @@ class _Note:
 _E = TypeVar("_E", _Item, _Note)
 
 
+class _Bell:
+    """Wakes who waits. Rung for every piece of every blob, by each of many jobs: unheard it must cost nothing."""
+
+    def __init__(self) -> None:
+        self._next: anyio.Event | None = None
+
+    def next(self) -> anyio.Event:
+        """Set when the bell is rung the next time."""
+        if self._next is None:
+            self._next = anyio.Event()
+        return self._next
+
+    def ring(self) -> None:
+        if self._next is not None:
+            self._next.set()
+            self._next = None
+
+
 class News:
     """The `Progress` of one job, and the state its readers see."""
 
     def __init__(self) -> None:
         self.terminal: Terminal | None = None
         self.version = 0
-        self.spoken = anyio.Event()
-        """Set, and replaced, by everything but `moved`."""
-        self.stirred = anyio.Event()
-        """Set, and replaced, by everything."""
+        self.spoken = _Bell()
+        """Rung by everything but `moved`."""
+        self.stirred = _Bell()
+        """Rung by everything."""
         self._items: dict[str, _Item] = {}
         self._notes: dict[str, _Note] = {}
         self._left_out = 0
@@ -76,7 +94,7 @@ class News:
         sources = self._touched(item).sources
         sources[source] = sources.get(source, 0) + count
         self.done += count
-        self._stir()
+        self.stirred.ring()
 
     def waiting(self, reason: str, seconds: float) -> None:
         """See `Progress`. Only the last one is remembered."""
@@ -119,13 +137,8 @@ class News:
         self._speak()
 
     def _speak(self) -> None:
-        self.spoken.set()
-        self.spoken = anyio.Event()
-        self._stir()
-
-    def _stir(self) -> None:
-        self.stirred.set()
-        self.stirred = anyio.Event()
+        self.spoken.ring()
+        self.stirred.ring()
 
 
 def _newer(entries: dict[str, _E], version: int) -> Iterator[_E]:
@@ -177,7 +190,7 @@ class Reader:
         """
         news = self._news
         while True:
-            spoken, stirred, terminal = news.spoken, news.stirred, news.terminal
+            terminal = news.terminal
             batch = self.take()
             if terminal is not None:
                 yield [*batch, terminal]
@@ -186,10 +199,10 @@ class Reader:
                 yield batch
             elif self._counted < news.version:
                 with anyio.move_on_after(self._quiet_until - monotonic()):
-                    await spoken.wait()
+                    await news.spoken.next().wait()
             else:
                 with anyio.move_on_after(pause) as silence:
-                    await stirred.wait()
+                    await news.stirred.next().wait()
                 if silence.cancelled_caught:
                     yield []
 

@@ -30,6 +30,7 @@ class Lines:
         self._authorities: OrderedDict[tuple[Route, int, Credential | None], Authority] = OrderedDict()
         self._gates: OrderedDict[Route, Gate] = OrderedDict()
         self._plain: set[Route] = set()
+        self._making = anyio.Lock()
 
     async def line(self, route: Route) -> Line:
         """The line of a route.
@@ -86,12 +87,12 @@ class Lines:
             await line.close()
 
     async def _context(self, trust: Trust) -> ssl.SSLContext:
-        context = self._contexts.get(trust)
-        if context is None:
-            made = await anyio.to_thread.run_sync(tls_context, trust)
-            context = self._contexts.setdefault(trust, made)
-            if len(self._contexts) > _LINES:
-                self._contexts.popitem(last=False)
+        async with self._making:
+            context = self._contexts.get(trust)
+            if context is None:
+                context = self._contexts[trust] = await anyio.to_thread.run_sync(tls_context, trust)
+                if len(self._contexts) > _LINES:
+                    self._contexts.popitem(last=False)
         self._contexts.move_to_end(trust)
         return context
 

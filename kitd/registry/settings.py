@@ -16,8 +16,8 @@ class UploadSettings(msgspec.Struct, frozen=True):
     chunk: int = 64 * 2**20
     ask_above: int = 64 * 2**20
     """A larger body is announced first (`Expect: 100-continue`), so a refusal comes before the bytes."""
-    piece: int = 2**20
-    """Read and written at once."""
+    piece: int = 2**22
+    """Read and written at once, at most: every piece is a hop into a worker thread and back."""
 
 
 class TransportSettings(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """Pushing: blobs first, manifests last, their bytes as they are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -35,6 +35,7 @@ async def push_blob(
     *,
     work: Work,
     mount_from: Sequence[str],
+    turn: Callable[[], Awaitable[None]],
     sent: Callable[[int], None],
 ) -> None:
     """Make a blob be in a repository: it is there, or it is mounted from another one, or it is sent.
@@ -48,6 +49,7 @@ async def push_blob(
         reader: its bytes.
         work: runs `reader.read` in a worker thread.
         mount_from: repositories of the same registry that may have it.
+        turn: waits until bytes may go out; awaited with the upload open, again for each new attempt.
         sent: told how many bytes went out; each byte counts once, however often it is sent.
 
     Raises:
@@ -58,7 +60,7 @@ async def push_blob(
     if await _is_there(repository, descriptor):
         return
     feed = Feed(reader, work, repository.settings.upload.piece, repository.rates, sent)
-    upload = _Upload(repository, descriptor, feed)
+    upload = _Upload(repository, descriptor, feed, turn)
     await upload.run([name for name in mount_from if name != repository.name])
 
 
@@ -108,10 +110,17 @@ async def _is_there(repository: Repository, descriptor: Descriptor) -> bool:
 class _Upload:
     """One blob, through as many sessions as it takes."""
 
-    def __init__(self, repository: Repository, descriptor: Descriptor, feed: Feed) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        feed: Feed,
+        turn: Callable[[], Awaitable[None]],
+    ) -> None:
         self._repository = repository
         self._descriptor = descriptor
         self._feed = feed
+        self._turn = turn
         self._settings = repository.settings.upload
         self._takes_chunks = not monolithic_only(repository.endpoint.route.host)
         self._chunked = self._takes_chunks and descriptor.size > self._settings.monolithic_max
@@ -124,6 +133,7 @@ class _Upload:
             if session is None:
                 return
             try:
+                await self._turn()
                 await self._through(session)
             except UploadLostError as lost:
                 await session.abandon()

@@ -114,6 +114,9 @@ class Kitfile(msgspec.Struct, frozen=True, rename="camel"):
     mcp_servers: tuple[McpServer, ...] = ()
 
 
+# msgspec learns a struct at its first use; threads that do so at the same time crash the process. So: here, once.
+msgspec.json.Decoder(Kitfile)
+
 Section: TypeAlias = Literal["model", "modelpart", "code", "datasets", "docs", "prompts", "mcpServers"]
 """Where in a Kitfile an entry stands."""
 

@@ -59,6 +59,10 @@ class _WireManifest(msgspec.Struct, rename="camel", omit_defaults=True):
     annotations: dict[str, str] | None = None
 
 
+# msgspec learns a struct at its first use; threads that do so at the same time crash the process. So: here, once.
+msgspec.json.Decoder(_WireManifest)
+
+
 def parse_manifest(data: bytes) -> Manifest:
     """The manifest of a ModelKit.
 

@@ -14,12 +14,57 @@ from kitd.spec.media_types import MANIFEST
 from kitd.spec.modelkit import Kit
 from kitd.spec.oci import Descriptor
 
-PARALLEL_BLOBS = 4
-"""No registry takes parallel chunks of one blob; four blobs at once reach what eight do (transfer-performance 4)."""
+PARALLEL_BLOBS = 8
+"""Uploads open at once: about to be sent, being sent, or sent and being stored by the registry."""
 
+SENT_AT_ONCE = 2
+"""Of those, being sent, to begin with. Two keep a registry nearby busy; as they do not end together, it stores one
+while it takes the next. More would end together, and both sides wait for its disk."""
+
+_SLOW = 1.0
+"""Seconds in which nobody got a turn: connections are slow, and one more blob is sent at once."""
 
 MountSources = Callable[[Digest], Sequence[str]]
 """Other repositories of the same registry that may have a blob."""
+
+
+class _Turns:
+    """Who may send now."""
+
+    def __init__(self) -> None:
+        self._limiter = anyio.CapacityLimiter(SENT_AT_ONCE)
+        self._given = 0.0
+
+    async def take(self, turn: object) -> None:
+        while True:
+            with anyio.move_on_after(_SLOW):
+                await self._limiter.acquire_on_behalf_of(turn)
+                self._given = anyio.current_time()
+                return
+            if anyio.current_time() - self._given >= _SLOW:
+                self._limiter.total_tokens += 1
+                self._given = anyio.current_time()
+
+    def give_back(self, turn: object) -> None:
+        self._limiter.release_on_behalf_of(turn)
+
+
+class _Turn:
+    """One blob's: from when its upload is open until its last byte is out, or it failed."""
+
+    def __init__(self, turns: _Turns) -> None:
+        self._turns = turns
+        self._held = False
+
+    async def take(self) -> None:
+        if not self._held:
+            await self._turns.take(self)
+            self._held = True
+
+    def give_back(self) -> None:
+        if self._held:
+            self._held = False
+            self._turns.give_back(self)
 
 
 class _Push:
@@ -30,17 +75,20 @@ class _Push:
         self._repository = repository
         self._mount_from = mount_from
         self._progress = progress
-        self._turns = anyio.CapacityLimiter(PARALLEL_BLOBS)
+        self._under_way = anyio.CapacityLimiter(PARALLEL_BLOBS)
+        self._turns = _Turns()
         self.sent = 0
 
     async def blobs(self, named: Sequence[tuple[str, Descriptor]]) -> None:
         with single_error():
             async with anyio.create_task_group() as tasks:
-                for label, descriptor in named:
+                # The largest first: what is long and comes last runs alone.
+                for label, descriptor in sorted(named, key=lambda each: each[1].size, reverse=True):
                     tasks.start_soon(self._blob, label, descriptor)
 
     async def _blob(self, label: str, descriptor: Descriptor) -> None:
-        async with self._turns:
+        async with self._under_way:
+            turn = _Turn(self._turns)
             self._progress.began(label, descriptor.size, 0)
             done = 0
 
@@ -49,6 +97,8 @@ class _Push:
                 done += count
                 self.sent += count
                 self._progress.moved(label, self._repository.registry, count)
+                if done == descriptor.size:
+                    turn.give_back()
 
             reader = await self._store.open(descriptor.digest)
             try:
@@ -58,9 +108,11 @@ class _Push:
                     reader,
                     work=self._store.work,
                     mount_from=self._mount_from(descriptor.digest),
+                    turn=turn.take,
                     sent=sent,
                 )
             finally:
+                turn.give_back()
                 await self._store.work(reader.close)
             if done < descriptor.size:
                 self._progress.began(label, descriptor.size, descriptor.size)

@@ -1,4 +1,6 @@
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -343,3 +345,40 @@ def test_an_answer_of_another_shape_is_a_protocol_error(daemon: ScriptedDaemon) 
     daemon.on("GET", "/v1/version", answer(200, b'{"version":7}'))
     with pytest.raises(ProtocolError, match="version"):
         Client().version()
+
+
+_TOGETHER = """
+import sys
+import threading
+
+from kitd_client.api.jobs import JobList
+from kitd_client.conversation import Conversation
+from kitd_client.transport import Transport
+
+sys.setswitchinterval(1e-9)
+together = threading.Barrier(8)
+
+
+class Answered(Transport):
+    def call(self, method, target, body=None, *, start=True):
+        together.wait()
+        return b'{"jobs": []}'
+
+
+def ask():
+    Conversation(Answered("/nowhere")).get("/v1/jobs", JobList)
+
+
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize("_attempt", range(4))
+def test_threads_of_one_program_may_ask_for_the_first_time_together(_attempt: int) -> None:
+    # msgspec learns a struct at its first use; threads that did so at the same time ended by a signal.
+    done = subprocess.run([sys.executable, "-c", _TOGETHER], check=False)
+    assert done.returncode == 0

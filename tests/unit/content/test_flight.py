@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 from fakes.stores import SOURCE, ingest, noise, open_files, opened, plain_tar, read_all
 
-from kitd.content import ingests
+from kitd.content import flight, ingests
 from kitd.content.flight import Turns
 from kitd.content.store import ContentStore
 from kitd.spec.digest import digest_of
@@ -236,7 +236,10 @@ async def test_waiters_hear_what_was_there_and_what_comes(root: Path) -> None:
         assert sum(count for _, count in waiter.heard) == len(DATA)
 
 
-async def test_waiters_are_not_told_twice_of_bytes_that_come_again(store: ContentStore) -> None:
+async def test_waiters_are_not_told_twice_of_bytes_that_come_again(
+    store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flight, "_CADENCE", 0)
     waiter = Job(store)
     async with anyio.create_task_group() as tasks, ingest(store, DIGEST, len(DATA)) as blob:
         assert blob is not None
@@ -250,6 +253,22 @@ async def test_waiters_are_not_told_twice_of_bytes_that_come_again(store: Conten
         assert waiter.heard == [("host", PIECE), ("host", len(DATA) - PIECE)]
         await blob.commit()
     assert waiter.outcome == "present"
+
+
+async def test_waiters_hear_the_sum_of_many_pieces_and_all_before_their_turn(
+    store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flight, "_CADENCE", 600)
+    waiter = Job(store)
+    async with anyio.create_task_group() as tasks, ingest(store, DIGEST, len(DATA)) as blob:
+        assert blob is not None
+        tasks.start_soon(waiter.run)
+        await settled()
+        await store.work(blob.append, [DATA])
+        for _ in range(len(DATA)):
+            blob.moved("host", 1)
+        await blob.commit()
+    assert waiter.heard == [("host", len(DATA))]
 
 
 async def test_cancelled_at_every_step_nothing_is_left_open(store: ContentStore) -> None:

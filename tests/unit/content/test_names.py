@@ -74,3 +74,16 @@ async def test_uses_are_counted_and_survive_with_the_next_name(root: Path) -> No
         assert order == ["c", "a", "b", "d"]
         await store.resolve(references[2])
         assert max(await store.tags(), key=lambda row: row.used).tag == "c"
+
+
+async def test_of_many_pulls_of_one_kit_only_the_first_writes(store: ContentStore, root: Path) -> None:
+    manifest, layer = await document(store, "m"), await document(store, "a")
+    await store.begin_pull(V1, manifest)
+    await store.tag(V1, record(manifest, layer, complete=True))
+    log = root / "kitd.db-wal"
+    written = log.read_bytes()
+    await store.tag(V1, record(manifest, layer, complete=True))
+    assert log.read_bytes() == written
+    await store.tag(V2, record(manifest, layer, complete=True))
+    assert log.read_bytes() != written
+    assert await store.resolve(V2) == record(manifest, layer, complete=True)

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import msgspec
 import pytest
 from fakes.kits import small_kit, some_bytes
@@ -67,7 +68,13 @@ async def _work(function: Callable[[int, int], bytes], offset: int, length: int)
 async def _push(repository: Repository, data: bytes, *mount_from: str) -> int:
     sent: list[int] = []
     await push_blob(
-        repository, _descriptor(data), _Source(data), work=_work, mount_from=mount_from, sent=sent.append
+        repository,
+        _descriptor(data),
+        _Source(data),
+        work=_work,
+        mount_from=mount_from,
+        turn=anyio.lowlevel.checkpoint,
+        sent=sent.append,
     )
     return sum(sent)
 

@@ -1,6 +1,7 @@
 """What jobs share and what they must not: TLS, gates, routes, proxies, the rate limit."""
 
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
@@ -400,6 +401,25 @@ async def test_connections_are_used_again(transport: Transport) -> None:
         assert len(peers) == 1
     finally:
         await runner.cleanup()
+
+
+async def test_authorities_are_read_once_for_all_who_ask_together(
+    settings: TransportSettings, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Trust] = []
+
+    def make(trust: Trust) -> ssl.SSLContext:
+        made.append(trust)
+        return tls_context(trust)
+
+    monkeypatch.setattr("kitd.registry.lines.tls_context", make)
+    lines = Lines(settings, clock)
+    async with anyio.create_task_group() as tasks:
+        for port in range(1, 9):
+            route = Route("https", "registry.example", port, "", Trust(), Reach.ANYWHERE)
+            tasks.start_soon(lines.line, route)
+    assert made == [Trust()]
+    await lines.close()
 
 
 async def test_lines_that_nobody_uses_go_when_there_are_many(

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 from aiohttp import web
@@ -74,7 +75,13 @@ async def _push(
     sent: list[int] = []
     descriptor = Descriptor("application/octet-stream", digest_of(data), len(data))
     await push_blob(
-        repository, descriptor, reader or Source(data), work=_work, mount_from=mount_from, sent=sent.append
+        repository,
+        descriptor,
+        reader or Source(data),
+        work=_work,
+        mount_from=mount_from,
+        turn=anyio.lowlevel.checkpoint,
+        sent=sent.append,
     )
     return sum(sent)
 

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -146,3 +148,39 @@ def test_either_type_makes_a_kit(changes: dict[str, Any]) -> None:
 
 def test_the_largest_size_is_kept_exactly() -> None:
     assert parse_manifest(manifest(layers=[{**LAYER, "size": 2**63 - 1}])).layers[0].size == 2**63 - 1
+
+
+_TOGETHER = """
+import sys
+import threading
+
+from kitd.spec.kitfile import parse_config
+from kitd.spec.oci import parse_manifest
+
+sys.setswitchinterval(1e-9)
+together = threading.Barrier(8)
+config, manifest = (text.encode() for text in sys.argv[1:])
+
+
+def parse():
+    together.wait()
+    parse_config(config)
+    parse_manifest(manifest)
+
+
+threads = [threading.Thread(target=parse) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize("_attempt", range(4))
+def test_threads_may_parse_the_first_documents_of_a_process_together(
+    _attempt: int, golden: Callable[[str], tuple[bytes, bytes]]
+) -> None:
+    data, config = golden("parts")
+    # msgspec learns a struct at its first use; threads that did so at the same time ended by a signal.
+    done = subprocess.run([sys.executable, "-c", _TOGETHER, config, data], check=False)
+    assert done.returncode == 0
