@@ -43,6 +43,11 @@ class Route:
         return URL.build(scheme=self.scheme, host=self.host, port=self.port)
 
     @property
+    def needs_tls(self) -> bool:
+        """Whether TLS is spoken on it, with the host or with the proxy."""
+        return self.scheme == "https" or self.proxy[:6].lower() == "https:"
+
+    @property
     def name(self) -> str:
         """The host for people, with its port where that is not the usual one."""
         return self.origin.host_port_subcomponent or self.host

@@ -97,3 +97,18 @@ def test_routes_show_no_secrets() -> None:
     assert "hush" not in repr(route) + repr(route.trust) + route.name
     assert route.name == "registry.example:8443"
     assert own_route("registry.example", Context(), "https").name == "registry.example"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "proxy", "needs"),
+    [
+        ("http", "", False),
+        ("http", "http://proxy.example:3128", False),
+        ("http", "HTTPS://proxy.example:3128", True),
+        ("https", "", True),
+        ("https", "http://proxy.example:3128", True),
+    ],
+)
+def test_authorities_are_needed_where_tls_is_spoken(scheme: str, proxy: str, needs: bool) -> None:  # noqa: FBT001 - a parameter of the table
+    route = own_route("registry.example", Context(proxy=proxy), scheme)
+    assert route.needs_tls is needs
