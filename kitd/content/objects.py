@@ -84,6 +84,8 @@ class Objects:
         self._trash = trash
         self.turn = threading.RLock()
         """Held while blobs are published, and while something bad is put aside."""
+        self._second = threading.Lock()
+        """Held while a second inode is looked at and made: of two at once one would put the other's aside."""
 
     def size(self, digest: Digest) -> int | None:
         """Bytes of the object, whatever is in it; none: it is not here."""
@@ -131,15 +133,17 @@ class Objects:
         return True
 
     def borrow(self, digest: Digest, size: int, target: str) -> bool:
-        """Links an object that is here already to `target`; False: there is none, or no sound one.
+        """Links an object to `target` if it is here already; False: there is none, or no sound one.
 
         With a link of its own an ingest keeps the bytes even if the object is collected meanwhile.
         """
-        path = self._layout.object(digest)
-        if not os.access(path, os.F_OK):  # the usual case, and an exception costs more than a look
-            return False
+        # That it is not here is the usual case, and an exception costs more than a look.
+        return os.access(self._layout.object(digest), os.F_OK) and self.link(digest, size, target)
+
+    def link(self, digest: Digest, size: int, target: str) -> bool:
+        """Links an object to `target`; False: there is no sound one, or it takes no more links."""
         try:
-            os.link(path, target)
+            os.link(self._layout.object(digest), target)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -278,21 +282,26 @@ class Objects:
             ObjectDamaged: the object cannot be used.
         """
         path = self._layout.executable(digest)
+        with self._second:
+            if not self._has_executable(path, digest, size):
+                source = self.open(digest, size)
+                try:
+                    self.copy(source, path, _EXECUTABLE)
+                finally:
+                    os.close(source)
+        return path
+
+    def _has_executable(self, path: str, digest: Digest, size: int) -> bool:
+        """Whether it is here and sound; a bad one is put aside."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
-            pass
-        else:
-            with os.fdopen(descriptor, "rb"):
-                if _is_sound(descriptor, digest, size, mode=_EXECUTABLE):
-                    return path
-            self._trash.put(path)
-        source = self.open(digest, size)
-        try:
-            self.copy(source, path, _EXECUTABLE)
-        finally:
-            os.close(source)
-        return path
+            return False
+        with os.fdopen(descriptor, "rb"):
+            if _is_sound(descriptor, digest, size, mode=_EXECUTABLE):
+                return True
+        self._trash.put(path)
+        return False
 
     def copy(self, source: int, target: str, mode: int) -> None:
         """A new file with the bytes of an open object; `target` gets its name when its data is safe."""

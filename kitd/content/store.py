@@ -304,7 +304,10 @@ class ContentStore:
                 return known
             path = self._layout.fresh_snapshot()
             try:
-                await self._workers.work_through(self._snapshots.build(path, entries))
+                tree = self._snapshots.tree(path, entries)
+                await self._workers.work_through(tree.lay_out())
+                await self._workers.work_abreast(tree.fill, tree.parts())
+                await self._workers.work(tree.seal)
                 await self._workers.commit(self._snapshots.publish, path, manifest, key)
             except BaseException:
                 await self._workers.finish(self._snapshots.drop, path)

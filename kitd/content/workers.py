@@ -4,13 +4,15 @@ import errno
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
+import anyio
 import anyio.to_thread
 
 from kitd.content.sync import SYNC_THREADS
+from kitd.errors import single_error
 from kitd_client.api.errors import KitdError, NoSpace, StorageIo
 
 P = ParamSpec("P")
@@ -21,6 +23,8 @@ Steps = Generator[None, None, None]
 
 _END: Final = object()
 _LEAST_THREADS: Final = 4
+_ABREAST: Final = _LEAST_THREADS // 2
+"""Threads that one caller may have at a time: the others stay free for others."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -68,6 +72,21 @@ class Workers:
                     after_each()
         finally:
             steps.close()
+
+    async def work_abreast(self, function: Callable[[T], None], pieces: Iterator[T]) -> None:
+        """Does each piece of long work, in no certain order; for work that mostly waits for the kernel.
+
+        Cancelling it takes no longer than one piece, and the first error ends it.
+        """
+
+        async def lane() -> None:
+            for piece in pieces:
+                await self.work(function, piece)
+
+        with single_error():
+            async with anyio.create_task_group() as tasks:
+                for _ in range(_ABREAST):
+                    tasks.start_soon(lane)
 
     async def _run(
         self, limiter: anyio.CapacityLimiter, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs

@@ -32,7 +32,7 @@ SPACES_SUM: Final = 8 * 0x20
 _NO_COMPONENTS: Final = frozenset(("", ".", ".."))
 
 
-class Member(msgspec.Struct, frozen=True):
+class Member(msgspec.Struct, frozen=True, gc=False):
     """One file or directory of an archive."""
 
     name: str

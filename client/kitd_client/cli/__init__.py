@@ -88,6 +88,12 @@ def _run(words: list[str]) -> int:
         from kitd_client.cli.listing import show_kits  # noqa: PLC0415 -- start-up time
 
         return show_kits()
+    if len(words) == 2 and words[0] == "path" and words[1][:1] not in {"", "-"}:  # noqa: PLR2004 -- no flags
+        from kitd_client.cli.path import show_path  # noqa: PLC0415 -- start-up time
+
+        shown = show_path(words[1])
+        if shown is not None:
+            return shown
     from kitd_client.cli.arguments import parse  # noqa: PLC0415 -- start-up time
 
     return parse(words)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import msgspec
 
-from kitd_client.api.errors import KitdError
+from kitd_client.api.errors import Cancelled, KitdError
 from kitd_client.cli.console import mention
 from kitd_client.figures import printable
 
@@ -19,6 +19,11 @@ def complain(error: Exception, words: Sequence[str]) -> int:
         mention(f"kitctl: {error}")
         return 1
     raise error
+
+
+def interrupted(title: str) -> Cancelled:
+    """The error for a person who ended a verb that no job carries out."""
+    return Cancelled(f"{title} was interrupted", kept="nothing half-done is left behind", hint="run it again")
 
 
 def report(error: KitdError, *, as_json: bool) -> None:

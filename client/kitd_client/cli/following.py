@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from kitd_client.api.errors import Cancelled, KitdError
+from kitd_client.api.errors import KitdError
 from kitd_client.api.jobs import Event, Packed, Pulled, Pushed, Result
 from kitd_client.cli import INTERRUPTED
 from kitd_client.cli.arguments import Options
+from kitd_client.cli.complaints import interrupted
 from kitd_client.cli.console import note, notes, tell, tell_json
 from kitd_client.client import Client
 from kitd_client.figures import duration_text, size_text
@@ -74,9 +75,7 @@ def following(options: Options, title: str) -> Iterator[Following]:
             with _interrupts(follower):
                 yield follower
         except KeyboardInterrupt:
-            raise Cancelled(
-                f"{title} was interrupted", kept="nothing half-done is left behind", hint="run it again"
-            ) from None
+            raise interrupted(title) from None
         finally:
             progress.close()
 

@@ -9,7 +9,7 @@ from unit.client.test_cli import Out, printed
 from unit.client.test_client import DIGEST, PULLED, REF, pulls
 from unit.client.test_client_directories import workspace
 
-from kitd_client.api.errors import NotFound, Unauthorized
+from kitd_client.api.errors import NotFound, ObjectDamaged, ProtocolError, Unauthorized
 from kitd_client.api.jobs import (
     Packed,
     PackedLayer,
@@ -20,7 +20,8 @@ from kitd_client.api.kits import (
     PathAnswer,
 )
 from kitd_client.api.workspace import End
-from kitd_client.cli import main
+from kitd_client.cli import INTERRUPTED, main
+from kitd_client.transport import Transport
 
 # -- directories ------------------------------------------------------------------------------------
 
@@ -114,11 +115,42 @@ def test_path_prints_exactly_the_path(daemon: ScriptedDaemon, capsys: Out) -> No
 def test_path_of_an_absent_kit_pulls_and_still_prints_exactly_the_path(
     daemon: ScriptedDaemon, capsys: Out
 ) -> None:
-    daemon.on("POST", "/v1/path", problem(NotFound("not here")), struct(PathAnswer("/store/x")))
+    absent = problem(NotFound("not here"))
+    daemon.on("POST", "/v1/path", absent, absent, struct(PathAnswer("/store/x")))
     pulls(daemon, Succeeded(PULLED))
     out, err = printed(capsys, "path", REF)
     assert out == "/store/x\n"
-    assert "pulling it first" in err
+    assert err.count("pulling it first") == 1
+
+
+def test_path_asks_once_when_the_kit_cannot_be_used(daemon: ScriptedDaemon, capsys: Out) -> None:
+    damaged = ObjectDamaged("object x is missing", kept="everything else", hint="pull the kit again")
+    daemon.on("POST", "/v1/path", problem(damaged))
+    assert main(["path", REF]) == damaged.exit_code
+    assert capsys.readouterr() == (
+        "",
+        "kitctl: object x is missing\nkept: everything else\nhint: pull the kit again\n",
+    )
+    assert len(daemon.asked_for("POST", "/v1/path")) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}"])
+def test_path_takes_no_answer_for_a_path_that_is_none(
+    daemon: ScriptedDaemon, capsys: Out, body: bytes
+) -> None:
+    daemon.on("POST", "/v1/path", answer(200, body))
+    assert main(["path", REF]) == ProtocolError.exit_code
+    assert "cannot be understood" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["-f", "model"]])
+def test_an_interrupted_path_says_so(capsys: Out, monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> None:
+    def interrupt(*_: object, **__: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Transport, "call", interrupt)
+    assert main(["path", REF, *flags]) == INTERRUPTED
+    assert capsys.readouterr().err.startswith(f"kitctl: path {REF} was interrupted\n")
 
 
 # -- login ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from unit.client.scripted_daemon import ScriptedDaemon, struct
 
 import kitd
 import kitd_client
-from kitd_client.api.kits import KitList, Version
+from kitd_client.api.kits import KitList, PathAnswer, Version
 
 _PROBE = """
 import sys
@@ -35,13 +35,14 @@ _COSTLY = {
 _COSTLY |= {"ssl", "subprocess", "typing", "urllib"}
 
 
-@pytest.mark.parametrize("command", ["version", "list"])
-def test_short_commands_import_nothing_costly(daemon: ScriptedDaemon, command: str) -> None:
+@pytest.mark.parametrize("words", [["version"], ["list"], ["path", "kit:v1"]])
+def test_short_commands_import_nothing_costly(daemon: ScriptedDaemon, words: list[str]) -> None:
     daemon.on("GET", "/v1/version", struct(Version(version="1", api=1, pid=7)))
     daemon.on("GET", "/v1/kits", struct(KitList([])))
+    daemon.on("POST", "/v1/path", struct(PathAnswer("/store/x")))
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     done = subprocess.run(
-        [sys.executable, "-c", _PROBE, command], capture_output=True, text=True, env=environ, check=True
+        [sys.executable, "-c", _PROBE, *words], capture_output=True, text=True, env=environ, check=True
     )
     imported = {name.partition(".")[0] for name in done.stderr.split()}
     assert "kitd_client" in imported

@@ -9,6 +9,7 @@ import anyio.lowlevel
 import pytest
 from fakes.stores import emptied, names_in, noise, plain_tar, put
 
+from kitd.content import snapshots
 from kitd.content.layout import Layout
 from kitd.content.objects import Objects
 from kitd.content.store import ContentStore, KitRecord, TreeEntry
@@ -173,6 +174,33 @@ async def test_an_executable_written_to_is_made_anew(filled: ContentStore) -> No
     assert stat.S_IMODE((path / "run").stat().st_mode) == 0o555
 
 
+async def test_executables_that_threads_meet_at_the_same_time_are_made_once(
+    filled: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a bad one is put aside once: no thread links what another has just taken away."""
+    first = await filled.snapshot(MANIFEST, "one", ENTRIES)
+    (first / "run").chmod(0o755)
+    (first / "run").write_bytes(b"#!/bin/evil")
+    monkeypatch.setattr(snapshots, "_STEP", 1)
+    copies = 0
+    copy = Objects.copy
+
+    def counted(self: Objects, source: int, target: str, mode: int) -> None:
+        nonlocal copies
+        copies += 1
+        copy(self, source, target, mode)
+
+    monkeypatch.setattr(Objects, "copy", counted)
+    entries = [
+        TreeEntry(f"{number}/run", is_dir=False, mode=0o755, size=100, digest=digest_of(SMALL))
+        for number in range(100)
+    ]
+    path = await filled.snapshot(MANIFEST, "many", entries)
+    assert copies == 1
+    assert {(path / entry.path).read_bytes() for entry in entries} == {SMALL}
+    assert len({(path / entry.path).stat().st_ino for entry in entries}) == 1
+
+
 async def test_a_kit_without_a_name_is_not_handed_out(filled: ContentStore) -> None:
     with pytest.raises(NotFound):
         await filled.snapshot(digest_of(b"removed meanwhile"), "all", ENTRIES)
@@ -189,7 +217,7 @@ async def test_no_path_leads_out(filled: ContentStore, name: str) -> None:
 
 
 async def test_cancelled_it_leaves_nothing(filled: ContentStore) -> None:
-    for steps in range(1, 12):
+    for steps in range(1, 18):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(filled.snapshot, MANIFEST, f"key {steps}", ENTRIES)
             for _ in range(steps):

@@ -50,6 +50,30 @@ def test_the_free_bytes_are_told(tmp_path: Path) -> None:
     assert int(error.detail["free"]) > 0
 
 
+async def test_pieces_of_one_caller_are_done_two_at_a_time(tmp_path: Path) -> None:
+    both = threading.Barrier(2)
+    done: list[int] = []
+
+    def piece(number: int) -> None:
+        both.wait(10)
+        done.append(number)
+
+    await Workers(tmp_path).work_abreast(piece, iter(range(6)))
+    assert sorted(done) == list(range(6))
+
+
+async def test_the_first_error_ends_what_is_done_abreast(tmp_path: Path) -> None:
+    done: list[int] = []
+
+    def piece(number: int) -> None:
+        done.append(number)
+        raise NotFound(f"piece {number}")
+
+    with pytest.raises(NotFound):
+        await Workers(tmp_path).work_abreast(piece, iter(range(100)))
+    assert len(done) <= 2
+
+
 async def test_threads_are_bounded_and_the_committer_is_one(tmp_path: Path) -> None:
     workers = Workers(tmp_path)
     lock = threading.Lock()
