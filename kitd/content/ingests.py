@@ -63,6 +63,13 @@ class Ingests:
         self._beside = beside
         self._drop = drop
 
+    def kept(self, digest: Digest) -> int:
+        """Bytes on the disk of a blob that is not complete yet."""
+        try:
+            return sum(path.stat().st_size for path in self._layout.ingest_of(digest).iterdir())
+        except FileNotFoundError:
+            return 0
+
     @asynccontextmanager
     async def ingest(
         self,

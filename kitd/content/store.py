@@ -181,7 +181,7 @@ class ContentStore:
 
     async def kept(self, digest: Digest) -> int:
         """Bytes on the disk of a blob that is not complete yet."""
-        return await self.work(_bytes_in, self._layout.ingest_of(digest))
+        return await self.work(self._ingests.kept, digest)
 
     async def open(self, digest: Digest) -> BlobReader:
         """A reader of a blob, which stays until the reader is closed.
@@ -392,10 +392,3 @@ def _step(steps: Freeing) -> int | None:
     except StopIteration as end:
         return int(end.value)
     return None
-
-
-def _bytes_in(directory: Path) -> int:
-    try:
-        return sum(path.stat().st_size for path in directory.iterdir())
-    except FileNotFoundError:
-        return 0

@@ -20,6 +20,8 @@ from kitd_client.api.jobs import Context, Pulled, PullRequest, Pushed, PushReque
 KIB = 1 << 10
 RANGE = 64 * KIB
 CONNECTIONS = 4
+LARGEST_REQUEST = CONNECTIONS * RANGE
+"""A request asks for several ranges while the network is ahead of the disk; never for more than may be under way."""
 
 
 class Node:

@@ -9,7 +9,7 @@ from fakes import faults
 from fakes.exchange import Gate
 from fakes.figures import Figures
 from fakes.kits import FakeKit, large_kit, put_kit
-from fakes.node import KIB, RANGE, Node, node
+from fakes.node import KIB, LARGEST_REQUEST, RANGE, Node, node
 from fakes.registry import ScriptedRegistry
 from fakes.stores import read_all
 from fakes.tokens import Bearer
@@ -61,7 +61,7 @@ async def test_a_cancelled_pull_goes_on_in_another_life(
     async with node(store_root, memory=memory, stall_timeout=60) as first, anyio.create_task_group() as tasks:
         tasks.start_soon(first.pull, reference)
         await gate.until_held()
-        await registry.until(lambda: registry.sent(layer_path(kit)) >= size * share - RANGE)
+        await registry.until(lambda: registry.sent(layer_path(kit)) >= size * share - LARGEST_REQUEST)
         tasks.cancel_scope.cancel()
     before = registry.sent(layer_path(kit))
     registry.drop_script()
