@@ -39,11 +39,11 @@ class _Feeder:
     def __init__(self, sink: _Sink, members: Sequence[Member]) -> None:
         self._sink = sink
         self._members = members
-        self._places = [index for index, member in enumerate(members) if member.size]
+        self._places = [index for index, member in enumerate(members) if not member.is_dir]
         self._begun = 0
 
     def feed(self, parts: Sequence[Part]) -> None:
-        """Parts of files, by the index of the file among those with bytes."""
+        """Parts of files, by the index of the file among all files."""
         for index, view in parts:
             self._begin_until(self._places[index] + 1)
             self._sink.data(view)
@@ -156,7 +156,7 @@ async def _read(
     item = layer_item(plan)
     members = members_of(plan)
     progress.began(item, sum(member.size for member in members), 0)
-    files = [FileToRead(member.name, member.size) for member in members if member.size]
+    files = [FileToRead(member.name, member.size) for member in members if not member.is_dir]
     # Nothing can be said in the middle of a turn: the beginning is told before the first one.
     await checkpoint()
     async for parts in workspace.read(files, item=item):

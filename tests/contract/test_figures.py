@@ -41,6 +41,9 @@ def test_sums_are_printed(tmp_path: Path, workers: str) -> None:
             workers,
             "-c",
             "/dev/null",
+            # else it would clean up after other runs
+            "--basetemp",
+            str(tmp_path / "temporary"),
             str(tmp_path),
         ],
         check=False,

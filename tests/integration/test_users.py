@@ -222,8 +222,12 @@ def test_nobody_packs_what_they_cannot_read(scene: Scene) -> None:
     os.chown(tree / "mine" / "link", MEMBER, MEMBER, follow_symlinks=False)
     done = scene.member.kitctl("pack", tree, "-t", "users/link:v1")
     assert re.search(r"^kitctl: warning: .*mine/link", done.stderr, re.MULTILINE)
+    (tree / "mine" / "empty").touch(mode=0o000)
+    status, said = scene.member.fails("pack", tree, "-t", "users/empty:v1")
+    assert (status, "mine/empty" in said) == (66, True)
     listed = scene.member.kitctl("list").stdout
     assert "users/link" in listed
+    assert "users/empty" not in listed
     assert "users/shadow" not in listed
     assert "users/diary" not in listed
 
