@@ -20,5 +20,5 @@ RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
 USER kitd
 VOLUME /var/cache/kitd
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["kitctl", "version"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["kitctl", "--quiet", "status"]
 ENTRYPOINT ["kitd"]

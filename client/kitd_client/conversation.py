@@ -11,7 +11,8 @@ from urllib.parse import quote
 import msgspec
 
 from kitd_client.advice import advise
-from kitd_client.api.errors import KitdError, Unauthorized
+from kitd_client.api import WORKSPACE_PROTOCOL
+from kitd_client.api.errors import InvalidRequest, KitdError, Unauthorized
 from kitd_client.api.jobs import (
     Context,
     Credential,
@@ -31,9 +32,10 @@ from kitd_client.api.jobs import (
 )
 from kitd_client.context import Network, find_credentials, make_context
 from kitd_client.failures import gone
+from kitd_client.figures import printable
 from kitd_client.references import Name
 from kitd_client.stream import OnEvent, decode_events, last_word, verdict
-from kitd_client.transport import WORKSPACE_PROTOCOL, Transport
+from kitd_client.transport import Transport
 
 if TYPE_CHECKING:
     from kitd_client.directory import Directory
@@ -68,7 +70,7 @@ class Conversation:
 
     def post(self, target: str, request: msgspec.Struct, kind: type[_T]) -> _T:
         """Sends a struct and returns the one that is answered."""
-        return self._decode(self._transport.call("POST", target, msgspec.json.encode(request)), kind)
+        return self._decode(self._transport.call("POST", target, _encoded(request)), kind)
 
     def delete(self, target: str, kind: type[_T], *, start: bool = True) -> _T:
         """Removes something and returns what is said of it; `start` as of `get`."""
@@ -110,7 +112,7 @@ class Conversation:
         )
         request = RegistryCheck(registry=registry, context=context)
         try:
-            self._transport.call("POST", "/v1/check-registry", msgspec.json.encode(request))
+            self._transport.call("POST", "/v1/check-registry", _encoded(request))
         except KitdError as error:
             advise(error, context, "ask again")
             raise
@@ -175,7 +177,7 @@ class Conversation:
         on_event: OnEvent | None,
     ) -> _R:
         """Serves a directory to the daemon until the verb is done; the end of the connection cancels it."""
-        body = msgspec.json.encode(request)
+        body = _encoded(request)
         answer = self._transport.ask("POST", f"/v1/{verb}", body, upgrade=WORKSPACE_PROTOCOL)
         with sockets.socket(fileno=answer.take_socket()) as sock:
             terminal = directory.serve(sock, on_event)
@@ -216,9 +218,28 @@ class Conversation:
 
 def job_target(job_id: str) -> str:
     """The path of a job."""
-    return f"/v1/jobs/{quote(job_id, safe='')}"
+    return f"/v1/jobs/{_quoted(job_id)}"
 
 
 def kit_target(reference: str) -> str:
     """The path of a kit."""
-    return f"/v1/kits/{quote(reference, safe='')}"
+    return f"/v1/kits/{_quoted(reference)}"
+
+
+def _encoded(request: msgspec.Struct) -> bytes:
+    try:
+        return msgspec.json.encode(request)
+    except UnicodeEncodeError as error:
+        raise _unsendable(error) from None
+
+
+def _quoted(text: str) -> str:
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError as error:
+        raise _unsendable(error) from None
+
+
+def _unsendable(error: UnicodeEncodeError) -> InvalidRequest:
+    """For words of a command line that are no UTF-8: Python has surrogates for their bytes."""
+    return InvalidRequest(f"{printable(error.object)} is no text in UTF-8", hint="names of kits are ASCII")

@@ -8,14 +8,8 @@ from shlex import quote
 
 import msgspec
 
-from kitd_client.api.errors import (
-    DaemonUnreachable,
-    KitdError,
-    PermissionDenied,
-    Problem,
-    ProtocolError,
-    from_problem,
-)
+from kitd_client.api.errors import DaemonUnreachable, KitdError, PermissionDenied, ProtocolError, from_problem
+from kitd_client.api.problem import Problem
 from kitd_client.paths import SYSTEM_SOCKET, daemon_log, user_socket
 from kitd_client.wire import Answer, GarbledError
 

@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 
 from kitd_client import paths
+from kitd_client.api import API_VERSION
 from kitd_client.wire import Answer, GarbledError, SilentError, connect, exchange
 
-API_VERSION = "1"
-WORKSPACE_PROTOCOL = "kitd-workspace/1"
+_compared: set[str] = set()
+"""Daemons whose store is compared already: a process warns of each once."""
 
 
 def ignore(_message: str) -> None:
@@ -43,7 +44,6 @@ class Transport:
         self._named = paths.named_socket(self.environ, socket)
         self._autostart = autostart
         self._path = ""
-        self._compares = bool(self.environ.get("KITD_CACHE_DIR"))
 
     def ask(
         self, method: str, target: str, body: bytes | None = None, *, upgrade: str = "", start: bool = True
@@ -123,7 +123,7 @@ class Transport:
                 from kitd_client.failures import unusable  # noqa: PLC0415 -- start-up time
 
                 raise unusable(self._path, error) from error
-            if self._compares:
+            if self.environ.get("KITD_CACHE_DIR") and self._path not in _compared:
                 self._compare_stores()
             return sock
         found = None if self._named else self._search(start=start and self._autostart)
@@ -137,7 +137,7 @@ class Transport:
         """Warns, once, of a store that was named and is not that of the daemon."""
         from kitd_client.stores import other_store  # noqa: PLC0415 -- start-up time
 
-        self._compares = False
+        _compared.add(self._path)
         warning = other_store(self.environ, self._path)
         if warning:
             self.notice(warning)

@@ -163,7 +163,8 @@ def _origins(environ: Mapping[str, str], flags: Mapping[str, str], mode: Mode) -
             if mode == "user" and not named and path.parts[1] in {"usr", "etc"}:
                 values = {key: value for key, value in values.items() if not key.startswith(_SYSTEM_ONLY)}
             yield Origin(str(path), values, is_file=True)
-    for name, value in sorted(environ.items()):
+    # The long form is the more exact one: it wins.
+    for name, value in sorted(environ.items(), key=lambda item: ("__" in item[0], item[0])):
         key = _SHORT.get(name)
         if key is None and name.startswith("KITD_") and "__" in name:
             key = name.removeprefix("KITD_").lower().replace("__", ".", 1)

@@ -112,7 +112,7 @@ class TransferSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory: Size = Size(128 << 20)
     """Of all read-ahead together."""
     range_size: Size = Size(16 << 20)
-    """The largest range asked for at once."""
+    """Of one range, as wished (see `plan_range_size`); a request may ask for several."""
     rate_limit: Rate = Rate(0)
     """Of all transfers together, both directions."""
     stall_timeout: Duration = Duration(30)

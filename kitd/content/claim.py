@@ -89,7 +89,7 @@ def _own_root(path: Path) -> Path:
         )
     remote = _REMOTE.get(sync.file_system_type(str(root)))
     if remote is not None:
-        raise StoreRefused(f"the store {root} is on a network file system ({remote})", hint=_SETTING)
+        raise StoreRefused(f"the store {root} is on a network or FUSE file system ({remote})", hint=_SETTING)
     layout = Layout(root)
     foreign = {entry.name for entry in root.iterdir()} - _own_names(layout) - {"lost+found"}
     if foreign and not layout.version.exists():

@@ -23,10 +23,10 @@ from kitd.content.reader import BlobReader
 from kitd.content.snapshots import Snapshots
 from kitd.content.trash import Trash
 from kitd.spec.digest import Digest, parse_digest
+from kitd.spec.oci import MANIFEST_LIMIT
 from kitd.spec.reference import Reference
 from kitd_client.api.errors import InUse, InvalidDigest, NotFound, ObjectDamaged, Unsupported
 
-_DOCUMENT: Final = 4 << 20
 _FORGOTTEN: Final = 2000
 """Rows dropped in one step."""
 
@@ -122,8 +122,11 @@ class Collector:
         """Takes away what no root needs, in steps; bytes of the files that went."""
         rooted = self._with_decoded(self._rooted())
         unneeded = {blob.digest for blob in self._database.blobs()} - rooted
-        dead = self._leases.condemn(unneeded - self._with_decoded(self._leases.held()))
-        self._spared = unneeded - dead
+        held = self._leases.held()
+        # What a held layer decodes to goes with that layer, which is among the spared ones.
+        beside = self._with_decoded(held) - held
+        dead = self._leases.condemn(unneeded - held - beside)
+        self._spared = unneeded - dead - beside
         try:
             self._database.hide(dead)
         finally:
@@ -157,7 +160,7 @@ class Collector:
             return []
         try:
             with BlobReader.of_object(manifest, blob.size, self._objects) as reader:
-                document = _decode(reader.read(0, _DOCUMENT))
+                document = _decode(reader.read(0, MANIFEST_LIMIT))
         except (ObjectDamaged, msgspec.DecodeError):
             return []
         named = [*(document.layers or ()), *(document.manifests or ())]

@@ -1,7 +1,7 @@
 """The rows of the store: what is visible under a digest, what is named, what is handed out.
 
 SQLite in WAL mode with synchronous=FULL: a transaction that returned survives power loss (with NORMAL it does
-not: reliability-and-security 0.2). Files have no rows: a name in `objects/` exists only when its data is
+not: sqlite.org/pragma.html#pragma_synchronous). Files have no rows: a name in `objects/` exists only when its data is
 safe, and the recipes are the edges.
 """
 
@@ -56,6 +56,13 @@ CREATE TABLE IF NOT EXISTS snapshot (
     UNIQUE (manifest, key)
 ) WITHOUT ROWID;
 """
+
+
+_UNDECODE: Final = (
+    "DELETE FROM decoded WHERE NOT"
+    " (layer IN (SELECT digest FROM blob) AND diff_id IN (SELECT digest FROM blob))"
+)
+"""A layer that came back, and was decoded again, before its rows were dropped is still decoded."""
 
 
 class Blob(msgspec.Struct, frozen=True):
@@ -155,8 +162,8 @@ class Database:
         with self.transaction() as connection:
             gone = [(digest,) for digest in digests]
             connection.executemany("DELETE FROM blob WHERE digest = ? AND NOT visible", gone)
-            connection.executemany("DELETE FROM decoded WHERE layer = ?", gone)
-            connection.executemany("DELETE FROM decoded WHERE diff_id = ?", gone)
+            connection.executemany(f"{_UNDECODE} AND layer = ?", gone)
+            connection.executemany(f"{_UNDECODE} AND diff_id = ?", gone)
 
     def diff_id(self, layer: Digest) -> Digest | None:
         """What `layer` decodes to, if that was found out and is still here."""

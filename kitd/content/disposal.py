@@ -90,22 +90,27 @@ class Disposal:
                 state = self._database.publications
                 back = gone & self._database.visible()
                 for blob in self._database.blobs():
-                    if blob not in looked_at and (blob.digest not in gone or blob.digest in back):
+                    if blob in looked_at or (blob.digest in gone and blob.digest not in back):
+                        continue
+                    if (yield from self._spare(blob, doomed)):
                         looked_at.add(blob)
-                        yield from self._spare(blob, doomed)
             # Nothing was published since: no step ended between the look and this.
             for _ in range(min(_MOVED, len(doomed))):
                 freed += self._trash_object(doomed.pop())
             yield
         return freed
 
-    def _spare(self, blob: Blob, doomed: set[Digest]) -> Generator[None, None, None]:
+    def _spare(self, blob: Blob, doomed: set[Digest]) -> Generator[None, None, bool]:
+        """False: its recipe could not be read. Should it be published again, it looks the same as before."""
         if not blob.recipe:
             doomed.discard(blob.digest)
-            return
+            return True
+        known = False
         for some in self._references(blob.digest):
+            known = True
             doomed.difference_update(some)
             yield
+        return known
 
     def _references(self, digest: Digest) -> Iterator[list[Digest]]:
         """What a blob's recipe refers to, a part at a time; nothing if there is none that can be read."""

@@ -81,25 +81,7 @@ class Ingests:
         can_go_on: Callable[[], bool],
         moved: Callable[[str, int], None],
     ) -> AsyncIterator[BlobIngest | None]:
-        """Waits for this blob's turn and gives the open blob, or None: it is here, perhaps thanks to another.
-
-        Whoever leaves without a commit leaves the bytes: to the next who waits, with all hash state, and on
-        the disk. An error of digest or size that leaves the context also ends everyone who waits with the
-        same `source`.
-
-        Args:
-            digest: the blob's.
-            size: bytes it has by this caller's descriptor.
-            split: it is a plain tar: its files become objects.
-            source: the repository it would come from.
-            can_go_on: whether that repository takes requests now.
-            moved: told, by source, of the bytes that others bring while this waits, and of those that are here
-                already, as they are read again.
-
-        Raises:
-            SizeMismatch: the blob has another size.
-            DigestMismatch: another caller found that `source` sends other bytes.
-        """
+        """See `ContentStore.ingest`."""
         with Lease(self._leases) as lease:
             lease.hold(digest)
             async with self._flights.turn(digest, Waiter(source, can_go_on, moved)) as flight:
@@ -145,6 +127,7 @@ class Ingests:
                 await self._workers.work_through(resume(intake, digest), tell)
                 tell()
             except BaseException:
+                flight.restarted()
                 await self._workers.finish(intake.close)
                 raise
             flight.intake = intake

@@ -152,9 +152,10 @@ class _Resumption:
             return
         descriptor = writer.take_up(size)
         end = os.fstat(descriptor).st_size
-        if size is not None and end > size:
-            end = size
-            os.ftruncate(descriptor, size)
+        if size is not None:
+            end = min(end, size)
+        # Also where it has that size: a daemon that was killed left the room that it took ahead.
+        os.ftruncate(descriptor, end)
         offset = 0
         while offset < end:
             piece = os.pread(descriptor, SLICE, offset)

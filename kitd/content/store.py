@@ -68,7 +68,10 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class ContentStore:
-    """The store of this daemon, for as long as `opened` lasts."""
+    """The store of this daemon, for as long as `opened` lasts.
+
+    Every coroutine raises, beside what it names, `NoSpace` and `StorageIo`, as `work` does.
+    """
 
     def __init__(self, layout: Layout, database: Database, workers: Workers, beside: Beside) -> None:
         self.root = layout.root
@@ -250,7 +253,8 @@ class ContentStore:
             split: it is a plain tar: its files become objects.
             source: the repository it would come from.
             can_go_on: whether that repository takes requests now.
-            moved: told while waiting, by source, of the bytes that others bring.
+            moved: told, by source, of the bytes that others bring while this waits, and of those that are here
+                already, as they are read again.
 
         Raises:
             SizeMismatch: the blob has another size.

@@ -23,18 +23,17 @@ class Trash:
         self.pending = False
         """Something was put here since the last look."""
 
-    def put(self, path: str | Path) -> bool:
-        """Moves a file or a directory here; False: there was nothing."""
+    def put(self, path: str | Path) -> None:
+        """Moves a file or a directory here, if there is one."""
         try:
             os.rename(path, self._layout.fresh_trash())
         except FileNotFoundError:
-            return False
+            return
         except PermissionError:
             # The `..` of a directory that moves must be writable, and a snapshot's is not.
             os.chmod(path, 0o700)
             os.rename(path, self._layout.fresh_trash())
         self.pending = True
-        return True
 
     def unlink_some(self) -> bool:
         """Unlinks up to `STEP` files; whether there may be more."""

@@ -105,6 +105,13 @@ class Unfinished:
             allocate(self.descriptor, self._allocated, step)
             self._allocated += step
 
+    def trim(self) -> None:
+        """Gives back the room that was taken ahead. Moves the file's time, so it comes before sealing; OSError."""
+        if self._allocated > self.received:
+            # Not to what was received: a write that failed may have left less.
+            os.ftruncate(self.descriptor, os.fstat(self.descriptor).st_size)
+            self._allocated = self.received
+
     def _write_uncached(self, data: Buffer) -> None:
         view = memoryview(data)
         try:

@@ -14,6 +14,7 @@ complete.
 
 import hashlib
 import os
+from contextlib import suppress
 
 import msgspec
 
@@ -180,6 +181,7 @@ class BlobWriter:
         if os.path.exists(path) or self._objects.borrow(digest, member.received, path):
             os.unlink(tail)
         else:
+            member.trim()
             seal_file(member.descriptor)
             os.rename(tail, path)
 
@@ -228,7 +230,7 @@ class BlobWriter:
         return Sealed(digest, self.offset, self.directory, recipe)
 
     def _spill(self, frame: bytes) -> None:
-        """Literals do not stay in memory: a hostile archive has a gigabyte of them."""
+        """Literals do not stay in memory: a hostile archive has as many as `intake.LITERALS` allows."""
         if self._spilled < 0:
             path = f"{self.directory}/literals"
             self._spilled = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -241,6 +243,8 @@ class BlobWriter:
             os.close(self._spilled)
             self._spilled = -1
         if self.unfinished is not None:
+            with suppress(OSError):  # it only costs room
+                self.unfinished.trim()
             self.unfinished.close()
         if self.journal is not None:
             self.journal.close()

@@ -28,13 +28,14 @@ from kitd.registry.transport import Access, Transport, TransportSettings
 from kitd.server.app import route_table
 from kitd.server.jobs import JobRoutes
 from kitd.server.kits import KitRoutes
-from kitd.server.middleware import API_VERSION, Activity
+from kitd.server.middleware import Activity
 from kitd.server.state import StateRoutes
 from kitd.server.upgrade import UpgradeRoutes
 from kitd.server.verbs import Verbs
 from kitd.systemd import Notifier
 from kitd.transfer.window import Window
 from kitd.workspace import DescriptorBudget
+from kitd_client.api import API_VERSION
 from kitd_client.api.jobs import RegistryCheck
 from kitd_client.api.kits import Status, Version
 

@@ -1,11 +1,10 @@
 """The jobs of this daemon's life: each runs in its own scope and ends in exactly one terminal event."""
 
 import logging
-import math
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Literal, Self
 
@@ -13,7 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from kitd.errors import log_place
-from kitd.jobs.news import News, Reader
+from kitd.jobs.news import News
 from kitd.progress import Progress
 from kitd_client.api.errors import (
     Busy,
@@ -24,7 +23,7 @@ from kitd_client.api.errors import (
     KitdError,
     NotFound,
 )
-from kitd_client.api.jobs import CancelledEvent, Event, Failed, JobInfo, Result, Succeeded, Terminal
+from kitd_client.api.jobs import CancelledEvent, Failed, JobInfo, Result, Succeeded, Terminal
 
 _log = logging.getLogger(__name__)
 
@@ -81,13 +80,6 @@ class Job:
             done=self.news.done,
             problem=self.news.terminal.problem if isinstance(self.news.terminal, Failed) else None,
         )
-
-    async def events(self) -> AsyncIterator[Event]:
-        """The state so far, then what happens, up to and with the one terminal event."""
-        async with aclosing(Reader(self.news).batches(math.inf)) as batches:
-            async for batch in batches:
-                for event in batch:
-                    yield event
 
     def cancel(self) -> None:
         """Ends the job as soon as it lets go; the terminal event says when. An ended job stays as it is."""

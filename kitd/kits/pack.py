@@ -12,7 +12,7 @@ from kitd.registry.transport import Access, Transport
 from kitd.spec.digest import Digest, digest_of
 from kitd.spec.modelkit import RawFile, compose, layer_annotations, parent_reference
 from kitd.spec.oci import Descriptor
-from kitd.spec.reference import Reference, parse_reference
+from kitd.spec.reference import parse_reference
 from kitd.workspace import Workspace
 from kitd_client.api.errors import InvalidRequest
 from kitd_client.api.jobs import Packed, PackedLayer, PackRequest
@@ -73,7 +73,7 @@ async def pack(
             complete=True,
             parents=parents.digests,
         )
-        for name in names or [Reference(registry="localhost", repository="_", tag=None, digest=digest)]:
+        for name in names or [parse_reference(digest)]:
             await store.tag(name, record)
     return Packed(
         references=[str(name) for name in names],

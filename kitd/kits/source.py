@@ -10,16 +10,13 @@ from kitd.layer.selection import Entry, LayerPlan, Selector
 from kitd.progress import Progress
 from kitd.registry.transport import Access, Transport
 from kitd.spec.digest import Digest
-from kitd.spec.kitfile import KITFILE_NAMES, Kitfile, parse_kitfile
+from kitd.spec.kitfile import KITFILE_LIMIT, KITFILE_NAMES, Kitfile, parse_kitfile
 from kitd.spec.modelkit import Kit, narrow_to_model, refuse_remote_datasets
-from kitd.spec.reference import parse_reference
-from kitd.transfer.fetch import fetch_chain
+from kitd.spec.reference import Reference
+from kitd.transfer.fetch import LONGEST_CHAIN, fetch_chain
 from kitd.workspace import Listing, Workspace
 from kitd_client.api.errors import KitfileNotFound, ReferenceChainTooLong
 from kitd_client.api.jobs import PackRequest
-
-KITFILE_LIMIT = 1 << 20
-LONGEST_CHAIN = 10
 
 
 class Parents(msgspec.Struct, frozen=True):
@@ -64,7 +61,7 @@ async def find_parents(
     store: ContentStore,
     transport: Transport,
     access: Access,
-    reference_text: str,
+    reference: Reference,
     progress: Progress,
     lease: Lease,
 ) -> Parents:
@@ -74,7 +71,6 @@ async def find_parents(
         ParentUnreachable: one cannot be had.
         ReferenceChainTooLong, ReferenceCycle: the chain is none.
     """
-    reference = parse_reference(reference_text)
     if await store.resolve(reference) is not None:
         nearest = await load_kit(store, reference, lease)
         kits = [(nearest.record.manifest, nearest.kit)]

@@ -11,11 +11,10 @@ from kitd.spec.kitfile import encode_kitfile
 from kitd.spec.modelkit import parse_filters
 from kitd.spec.reference import parse_reference
 from kitd.workspace import MemberToWrite, Workspace
-from kitd_client.api.errors import ArchiveInvalid
+from kitd_client.api.errors import ArchiveInvalid, Unsupported
 from kitd_client.api.jobs import Unpacked, UnpackRequest
+from kitd_client.api.workspace import BATCH_DESCRIPTORS, ROWS_LIMIT, SMALL_LIMIT
 
-BATCH_DESCRIPTORS = 64
-BATCH_MEMBERS = 2048
 ITEM = "files"
 KITFILE = "Kitfile"
 KITFILE_MODE = 0o644
@@ -75,6 +74,12 @@ def _members(stored: StoredKit, wanted: Wanted, plan: TreePlan) -> list[Pair]:
                 member=KITFILE,
             )
         text = encode_kitfile(stored.kit.kitfile)
+        if len(text) > SMALL_LIMIT:
+            raise Unsupported(
+                f"the Kitfile of {stored.reference} has {len(text)} bytes as YAML; at most {SMALL_LIMIT} are written",
+                kept="nothing was written",
+                hint="choose layers with --filter: without `kitfile` it is not written",
+            )
         members.append((MemberToWrite(KITFILE, False, KITFILE_MODE, len(text), text), None))
     return members
 
@@ -82,7 +87,7 @@ def _members(stored: StoredKit, wanted: Wanted, plan: TreePlan) -> list[Pair]:
 def _batches(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
     start = lent = 0
     for index, (member, _) in enumerate(pairs):
-        if lent + member.is_lent > BATCH_DESCRIPTORS or index - start == BATCH_MEMBERS:
+        if lent + member.is_lent > BATCH_DESCRIPTORS or index - start == ROWS_LIMIT:
             yield pairs[start:index]
             start, lent = index, 0
         lent += member.is_lent

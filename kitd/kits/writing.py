@@ -100,11 +100,6 @@ def members_of(plan: LayerPlan) -> Sequence[Member]:
     return plan.members if plan.file is None else (plan.file,)
 
 
-def layer_item(plan: LayerPlan) -> str:
-    """The name of a layer in the job's progress."""
-    return f"{plan.section} {plan.path}"
-
-
 async def write_layer(
     store: ContentStore,
     workspace: Workspace,
@@ -153,7 +148,7 @@ async def write_layer(
 async def _read(
     store: ContentStore, workspace: Workspace, plan: LayerPlan, feeder: _Feeder, progress: Progress
 ) -> None:
-    item = layer_item(plan)
+    item = plan.label
     members = members_of(plan)
     progress.began(item, sum(member.size for member in members), 0)
     files = [FileToRead(member.name, member.size) for member in members if not member.is_dir]

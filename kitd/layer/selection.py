@@ -15,7 +15,7 @@ from kitd.layer.layer_walk import Entry, LayerWalk, member_of
 from kitd.layer.tar_header import Member
 from kitd.spec.entries import Kitfile
 from kitd.spec.media_types import Compression, LayerFormat, LayerType
-from kitd.spec.modelkit import LAYER_KINDS, Section, layer_entries
+from kitd.spec.modelkit import LAYER_KINDS, Section, entry_name, layer_entries, layer_label
 from kitd.spec.paths import clean_path
 from kitd_client.api.errors import SourceUnreadable, SourceUnsuitable
 
@@ -28,7 +28,8 @@ class LayerPlan(msgspec.Struct, frozen=True):
     """One layer to be made."""
 
     section: Section
-    index: int
+    label: str
+    """For progress and messages."""
     path: str
     """Of the Kitfile, verbatim."""
     base: str
@@ -42,15 +43,11 @@ class LayerPlan(msgspec.Struct, frozen=True):
 
 class _Target(msgspec.Struct, frozen=True):
     section: Section
-    index: int
+    label: str
     path: str
     base: str
     """`_ROOT` for the whole directory."""
     type: LayerType
-
-    @property
-    def label(self) -> str:
-        return f"{self.section} {self.path}"
 
 
 class Selector:
@@ -75,8 +72,14 @@ class Selector:
     ) -> None:
         self._ignore = ignore
         self._targets = [
-            _Target(section, index, entry.path, _base(entry.path), _type(section, layer_format, compression))
-            for section, index, entry in layer_entries(kitfile)
+            _Target(
+                section,
+                layer_label(section, entry_name(entry), entry.path),
+                entry.path,
+                _base(entry.path),
+                _type(section, layer_format, compression),
+            )
+            for section, _, entry in layer_entries(kitfile)
         ]
         self._owners = {_base(path) for path in (*_paths(kitfile), *foreign)}
         self._walked = {target.base for target in self._targets if target.type.format == "tar"}
@@ -127,7 +130,7 @@ class Selector:
                 warnings += walk.warnings(target.label, members)
             plans.append(
                 LayerPlan(
-                    target.section, target.index, target.path, target.base or ".", target.type, members, file
+                    target.section, target.label, target.path, target.base or ".", target.type, members, file
                 )
             )
         return tuple(plans), tuple(warnings)

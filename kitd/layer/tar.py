@@ -25,7 +25,7 @@ from kitd_client.api.errors import ArchiveInvalid, ArchiveTooLarge, UnsupportedE
 __all__ = ["MEMBERS", "TRAILER", "Member", "Step", "TarParser", "check_name", "encode_header", "padding"]
 
 MEMBERS: Final = 5_000_000
-"""How many members an archive may have, unless the caller says otherwise."""
+"""How many members an archive may have."""
 
 _EXTENSION_LIMIT: Final = 1 << 20
 _ZEROES: Final = bytes(BLOCK)

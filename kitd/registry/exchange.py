@@ -7,14 +7,13 @@ import aiohttp
 
 from kitd.registry.clock import Clock
 from kitd.registry.failures import Unreachable
-from kitd.registry.gate import Waiting
+from kitd.registry.gate import WORTH_TELLING, Waiting
 from kitd.registry.line import Call, Line
 from kitd.registry.retry import RETRYABLE, Backoff, parse_retry_after
 from kitd_client.api.errors import RegistryUnavailable
 
 _TOO_MANY_REQUESTS = 429
 _PAUSES = frozenset({_TOO_MANY_REQUESTS, 503})
-_WORTH_TELLING = 1.0
 
 
 class Courier:
@@ -90,6 +89,6 @@ class Courier:
 
     async def _pause(self, failures: int, reason: str) -> None:
         seconds = self.backoff.delay(failures)
-        if self.waiting is not None and seconds >= _WORTH_TELLING:
+        if self.waiting is not None and seconds >= WORTH_TELLING:
             self.waiting(reason, seconds)
         await self.clock.sleep(seconds)

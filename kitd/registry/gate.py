@@ -9,7 +9,8 @@ from kitd.registry.retry import Backoff
 Waiting: TypeAlias = Callable[[str, float], None]
 """Told why and for how many seconds a request waits."""
 
-_WORTH_TELLING = 1.0
+WORTH_TELLING = 1.0
+"""Seconds of a wait that people are told of."""
 
 
 class Gate:
@@ -36,7 +37,7 @@ class Gate:
     async def passed(self, waiting: Waiting | None) -> int:
         """Wait until the gate is open; what comes back belongs into `unreachable` if the request fails."""
         while (left := self._shut_until - self._clock.now()) > 0:
-            if waiting is not None and left >= _WORTH_TELLING:
+            if waiting is not None and left >= WORTH_TELLING:
                 waiting(self._reason, left)
             await self._clock.sleep(left)
         return self._round

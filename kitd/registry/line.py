@@ -117,7 +117,7 @@ class Line:
         connector = aiohttp.TCPConnector(
             limit=connections,
             keepalive_timeout=_IDLE,
-            ssl=tls or False,
+            ssl=True if tls is None else tls,
             resolver=aiohttp.ThreadedResolver(),
             socket_factory=self._dial,
         )

@@ -15,8 +15,10 @@ from kitd.registry.tls import tls_context
 from kitd.registry.token import KNOWN_REALMS
 from kitd_client.api.jobs import Credential
 
-_LINES = 64
-_AUTHORITIES = 256
+_LIVE = 64
+"""Lines, and TLS contexts, kept at once: each has connections or certificates in memory."""
+_REMEMBERED = 256
+"""Gates, authorities and plain-http peers kept: small, so more of them."""
 
 
 class Lines:
@@ -52,7 +54,7 @@ class Lines:
         gate = self._gates.get(route)
         if gate is None:
             gate = self._gates[route] = Gate(route.name, self.clock, self.settings.backoff)
-            if len(self._gates) > _AUTHORITIES:
+            if len(self._gates) > _REMEMBERED:
                 self._gates.popitem(last=False)
         self._gates.move_to_end(route)
         return gate
@@ -64,7 +66,7 @@ class Lines:
         if authority is None:
             known = {**KNOWN_REALMS, **self.settings.trusted_realms}
             authority = self._authorities[key] = Authority(registry, credential, known, self.clock)
-            if len(self._authorities) > _AUTHORITIES:
+            if len(self._authorities) > _REMEMBERED:
                 self._authorities.popitem(last=False)
         self._authorities.move_to_end(key)
         return authority
@@ -74,7 +76,7 @@ class Lines:
         return tls_route in self._plain
 
     def remember_plain(self, tls_route: Route) -> None:
-        if len(self._plain) == _AUTHORITIES:
+        if len(self._plain) == _REMEMBERED:
             self._plain.clear()
         self._plain.add(tls_route)
 
@@ -92,13 +94,13 @@ class Lines:
             context = self._contexts.get(trust)
             if context is None:
                 context = self._contexts[trust] = await anyio.to_thread.run_sync(tls_context, trust)
-                if len(self._contexts) > _LINES:
+                if len(self._contexts) > _LIVE:
                     self._contexts.popitem(last=False)
         self._contexts.move_to_end(trust)
         return context
 
     async def _drop_idle(self) -> None:
-        surplus = len(self._lines) - _LINES
+        surplus = len(self._lines) - _LIVE
         if surplus <= 0:
             return
         for route in [route for route, line in self._lines.items() if line.idle][:surplus]:

@@ -19,12 +19,6 @@ class RateLimit:
         self._clock = clock
         self._booked_until = float("-inf")
 
-    def delay(self) -> float:
-        """Seconds until bytes taken now would be through; 0 without a limit."""
-        if self.bytes_per_second <= 0:
-            return 0.0
-        return max(0.0, self._booked_until - self._clock.now())
-
     async def take(self, count: int) -> None:
         """Wait until `count` bytes are allowed. What was booked stays booked when the wait is cancelled."""
         if self.bytes_per_second <= 0:

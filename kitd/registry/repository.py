@@ -100,6 +100,7 @@ class Repository:
         Raises:
             NotFound: the repository has no such manifest.
             DigestMismatch: other bytes came.
+            Unsupported: the registry names it by another digest than SHA-256.
         """
         what = f"manifest {self.source}@{digest}"
         data, stated = await self._retried(partial(self._manifest, digest, what))
@@ -143,8 +144,6 @@ class Repository:
         wanted = Wanted(start, stop, descriptor.size, what, plain=everything)
         async with self._blobs.opened(descriptor.digest, wanted) as remote:
             yield remote
-
-    open_range = open_blob
 
     async def _retried(self, fetch: Callable[[], Awaitable[T]]) -> T:
         """Fetch something small again when its body breaks off."""

@@ -8,7 +8,6 @@ from aiohttp import web
 from kitd.server.jobs import JobRoutes
 from kitd.server.kits import KitRoutes
 from kitd.server.middleware import (
-    API_VERSION,
     BODY_LIMIT,
     Activity,
     admitting,
@@ -19,6 +18,7 @@ from kitd.server.middleware import (
 from kitd.server.peers import Door
 from kitd.server.state import StateRoutes
 from kitd.server.upgrade import UpgradeRoutes
+from kitd_client.api import API_VERSION
 from kitd_client.api.errors import Internal, InvalidRequest
 
 

@@ -14,11 +14,12 @@ from aiohttp.typedefs import Handler, Middleware
 
 from kitd.errors import log_place
 from kitd.server.peers import Door, transport_uid
-from kitd_client.api.errors import Internal, InvalidRequest, KitdError, NotFound, Problem
+from kitd_client.api import API_VERSION
+from kitd_client.api.errors import Internal, InvalidRequest, KitdError, NotFound
+from kitd_client.api.problem import Problem
 
 _log = logging.getLogger(__name__)
 
-API_VERSION = "1"
 BODY_LIMIT = 1 << 20
 _BODY_SECONDS = 10.0
 UID = web.RequestKey("uid", int)

@@ -11,7 +11,7 @@ from kitd_client.api.kits import Status, Version
 
 
 class StateRoutes:
-    """Args: what this daemon is, and how to find out how it is doing."""
+    """What this daemon is, and how it is doing."""
 
     def __init__(self, verbs: Verbs, version: Version, status: Callable[[], Awaitable[Status]]) -> None:
         self._verbs = verbs

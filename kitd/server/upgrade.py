@@ -16,10 +16,9 @@ from kitd.progress import Progress
 from kitd.server.middleware import UID, read_body
 from kitd.server.verbs import Verbs
 from kitd.workspace import DescriptorBudget, Workspace
+from kitd_client.api import WORKSPACE_PROTOCOL
 from kitd_client.api.errors import InvalidRequest, KitdError, WorkspaceBroken
 from kitd_client.api.jobs import Event, Failed, PackRequest, Result, Terminal, UnpackRequest
-
-PROTOCOL = "kitd-workspace/1"
 
 Work = Callable[[Workspace, Progress], Awaitable[Result]]
 
@@ -56,7 +55,9 @@ class UpgradeRoutes:
         )
 
     async def _serve(self, request: web.Request, verb: str, reference: str, work: Work) -> web.StreamResponse:
-        response = web.StreamResponse(status=101, headers={"Connection": "Upgrade", "Upgrade": PROTOCOL})
+        response = web.StreamResponse(
+            status=101, headers={"Connection": "Upgrade", "Upgrade": WORKSPACE_PROTOCOL}
+        )
         await response.prepare(request)
         response.force_close()
         workspace = Workspace(_take_socket(request), self._budget)
@@ -103,9 +104,9 @@ async def _tell(job: Job, workspace: Workspace, event: Event) -> None:
 
 
 def _check_upgrade(request: web.Request) -> None:
-    if request.headers.get("Upgrade") != PROTOCOL:
+    if request.headers.get("Upgrade") != WORKSPACE_PROTOCOL:
         raise InvalidRequest(
-            f"{request.path} needs the header Upgrade: {PROTOCOL}",
+            f"{request.path} needs the header Upgrade: {WORKSPACE_PROTOCOL}",
             hint="use kitctl and kitd of the same release",
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import msgspec
 
 from kitd.spec.media_types import LayerKind
-from kitd.spec.reference import is_kit_reference
+from kitd.spec.reference import Reference, is_kit_reference, parse_reference
 from kitd_client.api.errors import Unsupported
 
 if TYPE_CHECKING:
@@ -134,10 +134,19 @@ LAYER_KINDS: Mapping[Section, LayerKind] = MappingProxyType(
 """The kind in the media type of a section's layers."""
 
 
-def parent_reference(kitfile: Kitfile) -> str | None:
-    """The reference of the kit whose model this Kitfile builds on."""
+def parent_reference(kitfile: Kitfile) -> Reference | None:
+    """The kit whose model this Kitfile builds on; of several tags, as kit does, the first.
+
+    Raises:
+        Unsupported: it is named by another digest than SHA-256.
+    """
     model = kitfile.model
-    return model.path if model and is_kit_reference(model.path) else None
+    if not model or not is_kit_reference(model.path):
+        return None
+    try:
+        return parse_reference(model.path.partition(",")[0])
+    except Unsupported as error:
+        raise Unsupported(f"the kit builds on {model.path}: {error.message}", hint=error.hint) from None
 
 
 def layer_entries(kitfile: Kitfile) -> list[tuple[Section, int, Entry]]:

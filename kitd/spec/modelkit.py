@@ -24,6 +24,7 @@ from kitd.spec.media_types import LayerType, parse_layer_type
 from kitd.spec.oci import Descriptor, Manifest
 from kitd.spec.paths import clean_path
 from kitd.spec.raw_layer import RawFile, file_mode
+from kitd.spec.reference import Reference
 from kitd_client.api.errors import ConfigInvalid, InvalidDigest, Unsupported
 
 __all__ = [
@@ -35,9 +36,11 @@ __all__ = [
     "Section",
     "Selection",
     "compose",
+    "entry_name",
     "join",
     "layer_annotations",
     "layer_entries",
+    "layer_label",
     "narrow_to_model",
     "parent_reference",
     "parse_filters",
@@ -70,7 +73,12 @@ class Layer(msgspec.Struct, frozen=True):
     @property
     def label(self) -> str:
         """A short name for progress and messages."""
-        return f"{_LABELS.get(self.section, self.section)} {self.name or self.path}"
+        return layer_label(self.section, self.name, self.path)
+
+
+def layer_label(section: Section, name: str, path: str) -> str:
+    """What people call a layer, whichever verb speaks of it."""
+    return f"{_LABELS.get(section, section)} {name or path}"
 
 
 class Kit(msgspec.Struct, frozen=True):
@@ -82,8 +90,8 @@ class Kit(msgspec.Struct, frozen=True):
     """One for each of `layer_entries`, in that order."""
     unclaimed: tuple[Descriptor, ...]
     """Layers that no entry names: they travel with the kit and are never unpacked."""
-    parent: str | None
-    """The reference of the kit whose model this one builds on."""
+    parent: Reference | None
+    """The kit whose model this one builds on."""
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -103,7 +111,7 @@ def join(manifest: Manifest, kitfile: Kitfile) -> Kit:
     Raises:
         ConfigInvalid: manifest and config do not belong together.
         ManifestInvalid: a raw layer's annotations are not readable.
-        Unsupported: the kit is older than kit 0.5 or has a remote dataset.
+        Unsupported: the kit is older than kit 0.5, has a remote dataset, or its parent an unknown digest.
     """
     refuse_remote_datasets(kitfile)
     entries = layer_entries(kitfile)
@@ -156,7 +164,7 @@ def _layer(section: Section, entry: Entry, free: dict[str, list[Descriptor]]) ->
         descriptor=best,
         type=layer_type,
         section=section,
-        name=_name(entry),
+        name=entry_name(entry),
         path=entry.path,
         diff_id=_diff_id(entry, label),
         file_path=_raw_path(best, path, label) if raw else "",
@@ -179,7 +187,8 @@ def _diff_id(entry: Entry, label: str) -> Digest | None:
         raise ConfigInvalid(f"the diffId of {label}: {error.message}") from None
 
 
-def _name(entry: Entry) -> str:
+def entry_name(entry: Entry) -> str:
+    """The name of an entry; code and docs have none."""
     return "" if isinstance(entry, Code | Docs) else entry.name
 
 

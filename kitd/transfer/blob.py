@@ -88,7 +88,7 @@ async def fetch_blob(
         patience: the repository's: while it is held back, another job that waits for the blob goes on with it.
 
     Raises:
-        DigestMismatch: the repository sent other bytes, twice.
+        DigestMismatch: the repository sent other bytes twice, or says that it sends another blob.
         KitdError: what the registry or the store had to say; what was appended is kept for the next attempt.
     """
     news.began(0)
@@ -226,7 +226,7 @@ class _Download:
         await ordered(seat, start, self._descriptor.size, fetch=fetch, append=self._append)
 
     def _ask(self, first: int, end: int) -> AbstractAsyncContextManager[RemoteBlob]:
-        return self._repository.open_range(self._descriptor, first, end)
+        return self._repository.open_blob(self._descriptor, first, end)
 
     async def _range(self, first: int, end: int, opened: AbstractAsyncContextManager[RemoteBlob]) -> Pieces:
         pieces: Pieces = []

@@ -15,7 +15,7 @@ from kitd.spec.kitfile import CONFIG_LIMIT, parse_config
 from kitd.spec.media_types import parse_layer_type
 from kitd.spec.modelkit import Filter, Kit, join, narrow_to_model, select
 from kitd.spec.oci import MANIFEST_LIMIT, Descriptor, parse_manifest
-from kitd.spec.reference import Reference, parse_reference
+from kitd.spec.reference import Reference
 from kitd.transfer.blob import BlobNews, fetch_blob
 from kitd.transfer.patience import Patience
 from kitd.transfer.space import require_space
@@ -86,6 +86,7 @@ async def fetch_chain(
     from before it is written.
 
     Raises:
+        KitdError: what the kit's own registry, its documents or the store had to say.
         ParentUnreachable: a parent cannot be had; nothing is named.
         ReferenceCycle: a kit is its own ancestor.
         ReferenceChainTooLong: more than ten kits in a row.
@@ -116,7 +117,7 @@ async def fetch_chain(
             raise ReferenceChainTooLong(
                 f"reached maximum number of model references ({LONGEST_CHAIN}) from {reference}"
             )
-        following = parse_reference(found.kit.parent) if found.kit.parent else None
+        following = found.kit.parent
         wanted = narrow_to_model(wanted)
     return tuple(chain)
 

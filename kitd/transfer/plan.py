@@ -1,22 +1,12 @@
 """Which bytes to ask for, decided without asking."""
 
-from collections.abc import Iterator
-
 LARGEST_RANGE = 16 << 20
-"""More than this per request buys nothing on any link measured (transfer-performance, range grid)."""
+"""Measured: more than this per request gains nothing on any link."""
 
 
 def plan_range_size(memory: int, streams: int, wanted: int) -> int:
     """Bytes of one range: what is wanted, at most 16 MiB, and small enough for all streams in half the memory."""
     return max(1, min(wanted, LARGEST_RANGE, memory // (2 * streams)))
-
-
-def plan_ranges(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
-    """Half-open ranges of at most `size` bytes that cover `start` to `stop`, in order."""
-    while start < stop:
-        end = min(start + size, stop)
-        yield start, end
-        start = end
 
 
 def plan_at_once(appended: int, size: int, *, behind: bool) -> int:

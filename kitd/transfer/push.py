@@ -113,7 +113,8 @@ class _Push:
                 )
             finally:
                 turn.give_back()
-                await self._store.work(reader.close)
+                with anyio.CancelScope(shield=True):
+                    await self._store.work(reader.close)
             if done < descriptor.size:
                 self._progress.began(label, descriptor.size, descriptor.size)
 

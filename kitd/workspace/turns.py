@@ -13,7 +13,6 @@ from kitd.workspace.framing import Channel
 from kitd_client.api.errors import (
     BY_CODE,
     KitdError,
-    Problem,
     SourceChanged,
     SourceUnreadable,
     SourceUnsuitable,
@@ -24,6 +23,7 @@ from kitd_client.api.errors import (
     WorkspaceBroken,
 )
 from kitd_client.api.jobs import Event, Terminal
+from kitd_client.api.problem import Problem
 from kitd_client.api.workspace import (
     SILENCE_SECONDS,
     VERSION,

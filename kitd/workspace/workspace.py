@@ -83,11 +83,6 @@ class Workspace:
         self._budget = budget
         self._entries = 0
 
-    @property
-    def uid(self) -> int:
-        """Of the client, as the kernel says."""
-        return self._turns.uid
-
     # -- pack ------------------------------------------------------------------------------------
 
     async def scan(self, directories: Sequence[str]) -> list[Listing]:
@@ -243,10 +238,9 @@ class Workspace:
         """Makes one batch of members under a staging name; returns when the client has copied all of it.
 
         Args:
-            members: at most `BATCH_DESCRIPTORS` of them lent, at most 2048 in all.
+            members: at most `BATCH_DESCRIPTORS` of them lent, at most `ROWS_LIMIT` in all.
             lend: opens a read-only descriptor for each lent member, in order. It is called when the daemon
-            has
-                descriptors to spare; this method closes them.
+                has descriptors to spare; this method closes them.
             item: what the bytes count for; the client tells its user of it while it copies.
             done: bytes of that item done before.
 

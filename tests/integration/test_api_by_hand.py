@@ -17,9 +17,9 @@ from fakes.exchange import Gate
 from fakes.kits import put_kit, small_kit
 from fakes.registry import ScriptedRegistry
 
-from kitd_client.api.errors import Problem
 from kitd_client.api.jobs import Began, Event, Failed, JobStarted, Pulled, Succeeded, Terminal
 from kitd_client.api.kits import KitList
+from kitd_client.api.problem import Problem
 from kitd_client.transport import Transport
 
 SECONDS = 30.0

@@ -18,9 +18,9 @@ from fakes.kits import FakeKit, FakeLayer, make_kit, put_kit, small_kit, some_by
 from fakes.registry import ScriptedRegistry
 from fakes.tokens import Basic
 
-from kitd_client.api.errors import Problem
 from kitd_client.api.jobs import JobInfo, JobStarted, Packed, Pulled, Pushed, Unpacked
 from kitd_client.api.kits import Inspection, PathAnswer, Removed, RemovedAll, Status, Tagged, Version
+from kitd_client.api.problem import Problem
 from kitd_client.cli import COMMANDS
 
 T = TypeVar("T")
@@ -498,6 +498,9 @@ def test_a_parent_at_another_registry_is_fetched_with_the_credentials_for_that_o
         (["info", "cli/absent:v1"], 66, "not_found"),
         (["unpack", "cli/absent:v1"], 66, "not_found"),
         (["push", "cli/absent:v1", "HOST/a/b:v1"], 66, "not_found"),
+        (["info", "caf\udce9:v1"], 2, "invalid_request"),
+        (["path", "caf\udce9:v1"], 2, "invalid_request"),
+        (["pull", "HOST/caf\udce9:v1"], 2, "invalid_request"),
         (["pack", "/nowhere"], 66, "source_unreadable"),
         (["pack", "/proc/self", "-f", "/nowhere"], 66, "kitfile_not_found"),
         (["attach", "nonsense"], 66, "not_found"),

@@ -87,7 +87,9 @@ async def test_a_local_parent_that_is_not_here_is_named(
     # Not even to build on it.
     access = Access(uid=1000, context=Context())
     with pulling.store.lease() as lease, pytest.raises(NotFound, match="base:v1"):
-        await find_parents(pulling.store, pulling.transport, access, "base:v1", News(), lease)
+        await find_parents(
+            pulling.store, pulling.transport, access, parse_reference("base:v1"), News(), lease
+        )
 
 
 async def test_a_local_parent_that_lacks_a_layer_is_named_before_anything_moves(

@@ -1,6 +1,6 @@
-"""What registries and networks do to a pull: the rows R1 to R16 of the fault matrix, counted at the registry.
+"""What registries and networks do to a pull, counted at the registry.
 
-Each row says which fault, then holds: the outcome or the error's code, the requests, the bytes sent again.
+Each row (R1 to R16) says which fault, then holds: the outcome or the error's code, the requests, the bytes sent again.
 """
 
 from collections.abc import AsyncIterator, Callable

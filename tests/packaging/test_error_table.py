@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterator
 
 import kitd
 import kitd_client
-from kitd_client.api.errors import BY_CODE, KitdError, Problem, from_problem
+from kitd_client.api.errors import BY_CODE, KitdError, from_problem
+from kitd_client.api.problem import Problem
 
 EXIT_CODES = {
     1: "general failure",
     2: "usage: what was asked is malformed",
-    65: "content is corrupt or invalid",
+    65: "content is invalid or not supported, or a registry does not keep to the protocol",
     66: "not found, or not readable: a kit, a name, a Kitfile, a file to pack",
-    69: "the daemon cannot be reached",
-    73: "cannot write, or no space",
+    69: "no daemon, or not this one",
+    73: "cannot write, no space, or the disk of the store failed",
     75: "temporary: try again later",
-    77: "denied: credentials, trust or rights",
+    77: "not allowed or not trusted: credentials, rights, TLS, another host",
     78: "the configuration is wrong",
     130: "interrupted",
     141: "the reader of standard output has gone",

@@ -19,7 +19,11 @@ BREACHES = [
     ("the floors of the house", "kitd/content/__init__.py", "import kitd.registry"),
     ("the floors of the house", "kitd/stranger.py", ""),
     ("verbs do not know each other", "kitd/kits/pull.py", "import kitd.kits.push"),
-    ("the registry face sees the store alone", "kitd/server/distribution.py", "import kitd.registry"),
+    (
+        "the registry face sees the store alone",
+        "kitd/server/distribution/__init__.py",
+        "import kitd.registry",
+    ),
     (
         "of the client the daemon knows the wire contract only",
         "kitd/progress.py",
@@ -69,3 +73,12 @@ def test_a_breach_is_seen(contract: str, module: str, line: str, tmp_path: Path)
 
 def test_every_contract_is_broken_once() -> None:
     assert {contract for contract, _, _ in BREACHES} == set(CONTRACTS)
+
+
+def test_the_wall_to_the_client_has_no_holes() -> None:
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    wall = next(each for each in linter["contracts"] if each["name"].startswith("of the client"))
+    package = ROOT / "client" / "kitd_client"
+    rooms = {path.stem for path in package.iterdir() if path.suffix in {"", ".py"}}
+    foreign = rooms - {"__init__", "__pycache__", "api"}
+    assert set(wall["forbidden_modules"]) == {f"kitd_client.{room}" for room in foreign}

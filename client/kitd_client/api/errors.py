@@ -6,25 +6,7 @@ class again. A class is a row of the table; `BY_CODE` is the table.
 
 from typing import ClassVar
 
-import msgspec
-
-
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An error on the wire (RFC 9457 problem details)."""
-
-    code: str
-    """One of the codes of this module; the `type` of RFC 9457 is `about:blank`."""
-    title: str
-    """What failed, and where."""
-    status: int
-    """The HTTP status that goes with the code."""
-    kept: str | None = None
-    """What was kept, if anything had been done."""
-    hint: str | None = None
-    """What to do next."""
-    retryable: bool = False
-    detail: dict[str, str | int] = {}
-    """The values the title speaks of, by name (host, digest, path, needed, free ...)."""
+from kitd_client.api.problem import Problem
 
 
 class KitdError(Exception):
@@ -79,18 +61,26 @@ class Internal(KitdError):
 
 
 class InvalidRequest(KitdError):
+    """The request is malformed, or its parts contradict each other."""
+
     code, status, exit_code = "invalid_request", 400, 2
 
 
 class InvalidReference(KitdError):
+    """The text names no kit, or none of the kind the verb needs."""
+
     code, status, exit_code = "invalid_reference", 400, 2
 
 
 class InvalidDigest(KitdError):
+    """The text is no digest."""
+
     code, status, exit_code = "invalid_digest", 400, 2
 
 
 class InvalidFilter(KitdError):
+    """The filter has an unknown type or a second colon."""
+
     code, status, exit_code = "invalid_filter", 400, 2
 
 
@@ -116,14 +106,20 @@ class Busy(KitdError):
 
 
 class KitfileNotFound(KitdError):
+    """There is no Kitfile where one is looked for, or it cannot be opened."""
+
     code, status, exit_code = "kitfile_not_found", 422, 66
 
 
 class KitfileInvalid(KitdError):
+    """The Kitfile, or `.kitignore`, breaks a rule."""
+
     code, status, exit_code = "kitfile_invalid", 422, 65
 
 
 class ManifestInvalid(KitdError):
+    """The manifest is none of a ModelKit."""
+
     code, status, exit_code = "manifest_invalid", 502, 65
 
 
@@ -134,10 +130,14 @@ class ConfigInvalid(KitdError):
 
 
 class DigestMismatch(KitdError):
+    """Other bytes came than the digest names."""
+
     code, status, exit_code = "digest_mismatch", 502, 65
 
 
 class SizeMismatch(KitdError):
+    """A blob has another size than its descriptor says."""
+
     code, status, exit_code = "size_mismatch", 502, 65
 
 
@@ -166,10 +166,14 @@ class ArchiveTooLarge(KitdError):
 
 
 class ReferenceCycle(KitdError):
+    """A kit is its own ancestor."""
+
     code, status, exit_code = "reference_cycle", 422, 65
 
 
 class ReferenceChainTooLong(KitdError):
+    """More than ten kits build on each other."""
+
     code, status, exit_code = "reference_chain_too_long", 422, 65
 
 
@@ -189,10 +193,14 @@ class KitIncomplete(KitdError):
 
 
 class InUse(KitdError):
+    """The kit was handed out by `path`."""
+
     code, status, exit_code = "in_use", 409, 1
 
 
 class NoSpace(KitdError):
+    """The store's disk or quota is full."""
+
     code, status, exit_code = "no_space", 507, 73
 
 
@@ -242,6 +250,8 @@ class RealmUntrusted(KitdError):
 
 
 class RegistryUnavailable(KitdError):
+    """The registry cannot be reached, or fails."""
+
     code, status, exit_code, retryable = "registry_unavailable", 503, 75, True
 
 
@@ -252,18 +262,26 @@ class RegistryProtocol(KitdError):
 
 
 class RateLimited(KitdError):
+    """The registry asks to come later."""
+
     code, status, exit_code, retryable = "rate_limited", 503, 75, True
 
 
 class RedirectBlocked(KitdError):
+    """The registry points to where it must not."""
+
     code, status, exit_code = "redirect_blocked", 502, 77
 
 
 class TlsFailed(KitdError):
+    """There is no TLS connection that can be trusted."""
+
     code, status, exit_code = "tls_error", 502, 77
 
 
 class PushRejected(KitdError):
+    """The registry does not take what was pushed."""
+
     code, status, exit_code = "push_rejected", 502, 65
 
 
@@ -283,6 +301,8 @@ class SourceChanged(KitdError):
 
 
 class SourceUnreadable(KitdError):
+    """A file or directory to pack cannot be read."""
+
     code, status, exit_code = "source_unreadable", 422, 66
 
 
@@ -305,6 +325,8 @@ class TargetUnsafe(KitdError):
 
 
 class TargetBusy(KitdError):
+    """Another unpack into this directory is under way."""
+
     code, status, exit_code, retryable = "target_busy", 409, 75, True
 
 
@@ -324,10 +346,14 @@ class WorkspaceBroken(KitdError):
 
 
 class Cancelled(KitdError):
+    """The job was cancelled."""
+
     code, status, exit_code = "cancelled", 409, 130
 
 
 class DaemonStopping(KitdError):
+    """The daemon ends; the job can be asked for again."""
+
     code, status, exit_code, retryable = "daemon_stopping", 503, 75, True
 
 
@@ -338,6 +364,8 @@ class DaemonRestarted(KitdError):
 
 
 class DaemonUnreachable(KitdError):
+    """No daemon answers, or it went away."""
+
     code, status, exit_code = "daemon_unreachable", 503, 69
 
 

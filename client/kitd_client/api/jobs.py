@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from kitd_client.api.errors import Problem
+from kitd_client.api.problem import Problem
 
 Words = Annotated[str, msgspec.Meta(max_length=1000)]
 """A reference or a filter: far more than any that is valid, and no more than a log and a list of jobs can bear."""
@@ -115,7 +115,7 @@ class Began(msgspec.Struct, frozen=True, tag="began", tag_field="event"):
     """An item (a layer, a file tree) is under way; said again when its total changes."""
 
     item: str
-    """A short name for people, unique in the job: `model weights`, `config`, `pack code src`."""
+    """A short name for people, unique in the job: `model weights`, `config`, `code src`."""
     total: int
     """Bytes."""
     done: int
@@ -134,7 +134,7 @@ class Waiting(msgspec.Struct, frozen=True, tag="waiting", tag_field="event"):
     """The job goes on by itself, later."""
 
     reason: str
-    """Why and for what: `registry.example.com asked to wait (429)`, `another job fetches model weights`."""
+    """Why and for what: `registry.example.com answered 503`."""
     seconds: int
     """How long at most; 0: not known."""
 

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from kitd_client.api.errors import Problem
 from kitd_client.api.jobs import Event, Terminal
+from kitd_client.api.problem import Problem
 
 VERSION = 1
 """Of this protocol; both ends say theirs and must agree."""

@@ -88,7 +88,7 @@ def _run(words: list[str]) -> int:
         from kitd_client.cli.listing import show_kits  # noqa: PLC0415 -- start-up time
 
         return show_kits()
-    if len(words) == 2 and words[0] == "path" and words[1][:1] not in {"", "-"}:  # noqa: PLR2004 -- no flags
+    if words[:1] == ["path"] and len(words) == 2 and _is_plain(words[1]):  # noqa: PLR2004 -- no flags
         from kitd_client.cli.path import show_path  # noqa: PLC0415 -- start-up time
 
         shown = show_path(words[1])
@@ -97,6 +97,11 @@ def _run(words: list[str]) -> int:
     from kitd_client.cli.arguments import parse  # noqa: PLC0415 -- start-up time
 
     return parse(words)
+
+
+def _is_plain(word: str) -> bool:
+    """No flag, and a text that can be sent."""
+    return word[:1] not in {"", "-"} and word.isascii()
 
 
 def command_at(words: Sequence[str]) -> int | None:

@@ -5,9 +5,10 @@ import sys
 from kitd_client.api.jobs import JobInfo, Unpacked
 from kitd_client.cli import INTERRUPTED
 from kitd_client.cli.arguments import Options, Parser
-from kitd_client.cli.console import note, notes, table, tell, tell_json
+from kitd_client.cli.console import note, table, tell, tell_json
 from kitd_client.cli.following import names, summary_of, tell_result
-from kitd_client.client import Client
+from kitd_client.cli.reaching import client_of
+from kitd_client.cli.service import declare_nothing
 from kitd_client.figures import size_text
 from kitd_client.progress import Progress
 
@@ -15,20 +16,12 @@ _HEAD = ("JOB", "VERB", "REFERENCE", "STATE", "DONE", "STARTED", "ERROR")
 _SHORT = 80
 
 
-def _declare_nothing(_parser: Parser) -> None:
-    """Has only the flags that every command has."""
-
-
 def _declare_job(parser: Parser) -> None:
     parser.add_argument("job", help="its identifier, as 'kitctl jobs' shows it")
 
 
-def _client(options: Options) -> Client:
-    return Client(options.socket, autostart=False, notice=notes(quiet=options.quiet))
-
-
 def _jobs(options: Options) -> int:
-    with _client(options) as client:
+    with client_of(options, autostart=False) as client:
         jobs = client.jobs()
     if options.format == "json":
         tell_json(jobs)
@@ -49,7 +42,7 @@ def _short(title: str) -> str:
 
 
 def _attach(options: Options) -> int:
-    with _client(options) as client:
+    with client_of(options, autostart=False) as client:
         job = client.job(options.job)
         progress = Progress(
             sys.stderr, f"{job.verb} {job.reference}", "none" if options.quiet else options.progress
@@ -68,7 +61,7 @@ def _attach(options: Options) -> int:
 
 
 def _cancel(options: Options) -> int:
-    with _client(options) as client:
+    with client_of(options, autostart=False) as client:
         job = client.cancel(options.job)
     if options.format == "json":
         tell_json(job)
@@ -78,7 +71,7 @@ def _cancel(options: Options) -> int:
 
 
 COMMANDS = {
-    "jobs": (_declare_nothing, _jobs),
+    "jobs": (declare_nothing, _jobs),
     "attach": (_declare_job, _attach),
     "cancel": (_declare_job, _cancel),
 }

@@ -4,13 +4,9 @@ import msgspec
 
 from kitd_client.api.errors import InvalidRequest
 from kitd_client.cli.arguments import Options, Parser
-from kitd_client.cli.console import note, notes, tell, tell_json
-from kitd_client.client import Client
+from kitd_client.cli.console import note, tell, tell_json
+from kitd_client.cli.reaching import client_of
 from kitd_client.figures import size_text
-
-
-def _client(options: Options) -> Client:
-    return Client(options.socket, autostart=not options.no_autostart, notice=notes(quiet=options.quiet))
 
 
 def _declare_tag(parser: Parser) -> None:
@@ -19,7 +15,7 @@ def _declare_tag(parser: Parser) -> None:
 
 
 def _tag(options: Options) -> int:
-    with _client(options) as client:
+    with client_of(options) as client:
         tagged = client.tag(options.source, options.destination)
     if options.format == "json":
         tell_json(tagged)
@@ -51,7 +47,7 @@ def _remove(options: Options) -> int:
 
 
 def _remove_one(options: Options) -> int:
-    with _client(options) as client:
+    with client_of(options) as client:
         removed = client.remove(options.reference, force=options.force)
     if options.format == "json":
         tell_json(removed)
@@ -64,7 +60,7 @@ def _remove_one(options: Options) -> int:
 
 
 def _remove_all(options: Options) -> int:
-    with _client(options) as client:
+    with client_of(options) as client:
         removed = client.remove_all(force=options.force)
     if options.format == "json":
         tell_json(removed)
@@ -82,7 +78,7 @@ def _declare_reference(parser: Parser) -> None:
 
 
 def _inspect(options: Options) -> int:
-    with _client(options) as client:
+    with client_of(options) as client:
         inspection = client.inspect(options.reference)
     # Formatted, never parsed: keys keep their order and numbers their digits.
     tell(msgspec.json.format(msgspec.json.encode(inspection), indent=2).decode())
@@ -90,7 +86,7 @@ def _inspect(options: Options) -> int:
 
 
 def _info(options: Options) -> int:
-    with _client(options) as client:
+    with client_of(options) as client:
         kitfile = client.info(options.reference)
     if options.format == "json":
         tell_json({"kitfile": kitfile})

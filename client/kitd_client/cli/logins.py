@@ -7,7 +7,8 @@ from getpass import getpass
 from kitd_client.api.errors import InvalidRequest, Unauthorized
 from kitd_client.api.jobs import Credential
 from kitd_client.cli.arguments import Options, Parser, declare_authfile, declare_network, network
-from kitd_client.cli.console import note, notes, tell_json
+from kitd_client.cli.console import note, tell_json
+from kitd_client.cli.reaching import client_of
 from kitd_client.client import Client
 from kitd_client.logins import forget_login, login_file, store_login
 
@@ -36,9 +37,7 @@ def _login(options: Options) -> int:
     registry = _registry(options.registry)
     credential = _credential(options)
     if not options.no_verify:
-        with Client(
-            options.socket, autostart=not options.no_autostart, notice=notes(quiet=options.quiet)
-        ) as client:
+        with client_of(options) as client:
             _check(client, registry, credential, options)
     where = store_login(login_file(os.environ, options.authfile), registry, credential, os.environ)
     if options.format == "json":

@@ -70,8 +70,8 @@ def _run_version(options: "Options") -> int:
     return show_version(Transport(options.socket), as_json=options.format == "json")
 
 
-def _declare_nothing(_parser: "Parser") -> None:
+def declare_nothing(_parser: "Parser") -> None:
     """Has only the flags that every command has."""
 
 
-COMMANDS = {"version": (_declare_nothing, _run_version), "status": (_declare_nothing, _show_status)}
+COMMANDS = {"version": (declare_nothing, _run_version), "status": (declare_nothing, _show_status)}

@@ -2,9 +2,9 @@
 
 from kitd_client.api.jobs import JobStarted
 from kitd_client.cli.arguments import Options, Parser, declare_filters, declare_network, declare_rate, network
-from kitd_client.cli.console import note, notes, tell, tell_json
+from kitd_client.cli.console import note, tell, tell_json
 from kitd_client.cli.following import following, names, summary_of, tell_result
-from kitd_client.client import Client
+from kitd_client.cli.reaching import client_of
 
 
 def _declare_pull(parser: Parser) -> None:
@@ -27,7 +27,7 @@ def _declare_transfer(parser: Parser) -> None:
 
 def _pull(options: Options) -> int:
     if options.detach:
-        with _plain_client(options) as client:
+        with client_of(options) as client:
             job_id = client.start_pull(
                 options.reference,
                 filters=options.filter,
@@ -49,7 +49,7 @@ def _pull(options: Options) -> int:
 
 def _push(options: Options) -> int:
     if options.detach:
-        with _plain_client(options) as client:
+        with client_of(options) as client:
             job_id = client.start_push(
                 options.source,
                 options.destination,
@@ -67,10 +67,6 @@ def _push(options: Options) -> int:
             on_job=follower.on_job,
         )
     return tell_result(options, result, names(result), summary_of(result, follower.seconds))
-
-
-def _plain_client(options: Options) -> Client:
-    return Client(options.socket, autostart=not options.no_autostart, notice=notes(quiet=options.quiet))
 
 
 def _tell_job(options: Options, job_id: str) -> int:

@@ -33,16 +33,12 @@ class Connection:
 
     Args:
         sock: connected and upgraded.
-        first_bytes: what was received behind the head of the upgrade.
         pulse: seconds between signs of life while the client works.
     """
 
-    def __init__(
-        self, sock: socket.socket, first_bytes: bytes = b"", *, pulse: float = PULSE_SECONDS
-    ) -> None:
+    def __init__(self, sock: socket.socket, *, pulse: float = PULSE_SECONDS) -> None:
         sock.settimeout(None)
         self._sock = sock
-        self._first = memoryview(first_bytes)
         self._pulse = pulse
         self._turn = threading.Lock()
         self._busy = False
@@ -124,11 +120,6 @@ class Connection:
     def _take(self, count: int) -> bytearray:
         buffer = bytearray(count)
         view = memoryview(buffer)
-        if self._first:
-            ready = self._first[:count]
-            view[: len(ready)] = ready
-            self._first = self._first[len(ready) :]
-            view = view[len(ready) :]
         while view:
             try:
                 received = self._sock.recv_into(view)

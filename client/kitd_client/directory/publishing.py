@@ -34,8 +34,7 @@ class Publisher:
 
         Raises:
             TargetExists, TargetUnsafe, TargetUnwritable: something appeared since the check; `kept` says what
-            is
-                in place.
+                is in place.
         """
         current = b""
         try:

@@ -92,13 +92,7 @@ class Directory:
                 break
         self._made.clear()
 
-    def serve(
-        self,
-        sock: socket.socket,
-        on_event: Callable[[Event], None] | None = None,
-        *,
-        first_bytes: bytes = b"",
-    ) -> Terminal:
+    def serve(self, sock: socket.socket, on_event: Callable[[Event], None] | None = None) -> Terminal:
         """Does what the daemon asks until the job ends, and says how it ended.
 
         Whatever happens, an exception of `on_event` included, nothing half-written stays under a final
@@ -107,7 +101,6 @@ class Directory:
         Args:
             sock: connected and upgraded; the caller closes it.
             on_event: told everything the job says but the terminal event.
-            first_bytes: what was received behind the head of the upgrade.
 
         Raises:
             DaemonUnreachable: the connection ended before the job.
@@ -115,7 +108,7 @@ class Directory:
         """
         target = Target(self._root, self._policy)
         try:
-            with Connection(sock, first_bytes) as connection:
+            with Connection(sock) as connection:
                 tell = on_event or _ignore
                 return _Service(connection, self._root, target, tell, unpacks=self._create).run()
         finally:

@@ -11,14 +11,11 @@ from kitd.content.store import ContentStore, KitRecord
 from kitd.server.distribution.naming import ANY_TAG, own_reference, reference_of
 from kitd.server.distribution.refusal import Refusal
 from kitd.spec.digest import Digest, digest_of
-from kitd.spec.kitfile import parse_config
+from kitd.spec.kitfile import CONFIG_LIMIT, parse_config
 from kitd.spec.media_types import MANIFEST
 from kitd.spec.modelkit import Kit, join
-from kitd.spec.oci import Manifest, parse_manifest
-from kitd.spec.reference import parse_reference
+from kitd.spec.oci import MANIFEST_LIMIT, Manifest, parse_manifest
 
-_MANIFEST_LIMIT = 4 << 20
-_CONFIG_LIMIT = 1 << 20
 _BODY_SECONDS = 60.0
 
 
@@ -39,7 +36,7 @@ class ManifestRoutes:
             raise Refusal(
                 404, "MANIFEST_UNKNOWN", f"there is no manifest {request.match_info['reference']} here"
             )
-        data = await self._store.read(record.manifest, _MANIFEST_LIMIT)
+        data = await self._store.read(record.manifest, MANIFEST_LIMIT)
         return web.Response(
             body=data,
             headers={
@@ -52,7 +49,7 @@ class ManifestRoutes:
     async def put(self, request: web.Request) -> web.Response:
         """PUT: every blob it names must be here; then the name is written."""
         reference = own_reference(request, request.match_info["reference"])
-        data = await _small_body(request, _MANIFEST_LIMIT)
+        data = await _small_body(request, MANIFEST_LIMIT)
         digest = digest_of(data)
         if reference.digest not in {None, digest}:
             raise Refusal(400, "DIGEST_INVALID", f"the manifest has the digest {digest}")
@@ -88,12 +85,12 @@ class ManifestRoutes:
                     "MANIFEST_INVALID",
                     f"blob {descriptor.digest} has {size} bytes, not {descriptor.size}",
                 )
-        config = await self._store.read(manifest.config.digest, _CONFIG_LIMIT)
+        config = await self._store.read(manifest.config.digest, CONFIG_LIMIT)
         return await self._store.work(lambda: join(manifest, parse_config(config)))
 
     async def _record(self, digest: Digest, kit: Kit) -> KitRecord:
         """A parent counts as resolved if it is here: from here nothing is fetched."""
-        parent = await self._store.resolve(parse_reference(kit.parent)) if kit.parent else None
+        parent = await self._store.resolve(kit.parent) if kit.parent else None
         return KitRecord(
             manifest=digest,
             selected=tuple(layer.descriptor.digest for layer in kit.layers),

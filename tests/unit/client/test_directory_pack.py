@@ -15,7 +15,6 @@ from kitd_client.api.errors import SourceUnreadable
 from kitd_client.api.jobs import CancelledEvent, Moved, Warned
 from kitd_client.api.workspace import (
     VERSION,
-    End,
     EntryRow,
     EventFrame,
     FileRow,
@@ -31,7 +30,6 @@ from kitd_client.api.workspace import (
     Run,
     Scan,
     Small,
-    encode_frame,
 )
 from kitd_client.directory import Directory, kernel
 
@@ -61,16 +59,6 @@ def test_the_client_says_its_version(tmp_path: Path) -> None:
     with client_end(tmp_path) as served:
         assert served.daemon.ask(Hello(VERSION), Ready).version == VERSION
         assert served.end(CancelledEvent("x")) == CancelledEvent("x")
-
-
-def test_bytes_received_with_the_head_of_the_upgrade_are_not_lost(tmp_path: Path) -> None:
-    ours, theirs = socket.socketpair()
-    whole = bytes(encode_frame(EventFrame(Warned("w")))) + bytes(encode_frame(End(CancelledEvent())))
-    events: list[object] = []
-    with ours, theirs, Directory(tmp_path) as directory:
-        ours.sendall(whole[30:])
-        assert directory.serve(theirs, events.append, first_bytes=whole[:30]) == CancelledEvent()
-    assert events == [Warned("w")]
 
 
 def test_a_listing_says_what_things_are_and_follows_no_link(tmp_path: Path, way_to_open: None) -> None:

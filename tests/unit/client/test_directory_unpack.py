@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from unit.workspace.scripted import Served, client_end, open_descriptors
 
-from kitd_client.api.errors import Problem, TargetUnwritable
+from kitd_client.api.errors import TargetUnwritable
 from kitd_client.api.jobs import Moved, Warned
+from kitd_client.api.problem import Problem
 from kitd_client.api.workspace import (
     Check,
     Checked,

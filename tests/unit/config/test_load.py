@@ -128,6 +128,13 @@ def test_later_origins_win_key_by_key(tmp_path: Path) -> None:
     assert settings.daemon.socket == Path("/from/env.sock")
 
 
+def test_of_a_key_with_two_variables_the_long_one_wins() -> None:
+    short = {"KITD_SOCKET": "/a/short.sock", "KITD_CACHE_DIR": "/a/short"}
+    long = {"KITD_DAEMON__SOCKET": "/a/long.sock", "KITD_CACHE__DIR": "/a/long"}
+    settings = load_settings(HOME | short | long, {}, uid=UID)
+    assert (settings.daemon.socket, settings.cache.dir) == (Path("/a/long.sock"), Path("/a/long"))
+
+
 def test_a_named_file_replaces_all_others_and_must_be_there(tmp_path: Path) -> None:
     named = _file(tmp_path / "one.toml", "")
     environ = HOME | {"KITD_CONFIG": str(named)}

@@ -1,6 +1,9 @@
 """What goes, and what stays, when a name is taken away."""
 
+import gzip
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -9,15 +12,18 @@ import pytest
 from fakes.stores import TAR, ingest, names_in, noise, opened, plain_tar, put, read_all
 
 from kitd.content import disposal
-from kitd.content.disposal import Disposal, Freeing
-from kitd.content.store import ContentStore, KitRecord, TreeEntry
+from kitd.content.disposal import Disposal, Freeing, at_once
+from kitd.content.leases import Lease
+from kitd.content.store import ContentStore, KitRecord, TreeEntry, _step
 from kitd.spec.digest import Digest, digest_of
+from kitd.spec.media_types import LayerType
 from kitd.spec.reference import Reference, parse_reference
 from kitd_client.api.errors import InUse, KitdError, NotFound
 
 A = plain_tar({"own": noise(9000, 1), "shared": noise(5000, 2)})
 B = plain_tar({"own": noise(8000, 3), "shared": noise(5000, 2)})
 RAW = noise(7000, 4)
+GZIP = LayerType("code", "tar", "gzip")
 
 
 def manifest_of(config: bytes, *layers: bytes) -> bytes:
@@ -46,6 +52,12 @@ async def keep(store: ContentStore, name: str, *layers: bytes, parents: tuple[Di
     )
     await store.tag(reference, record)
     return reference
+
+
+async def until(so: Callable[[], bool]) -> None:
+    with anyio.fail_after(10):
+        while not so():  # noqa: ASYNC110 - there is no event to wait for
+            await anyio.sleep(0.01)
 
 
 def files(root: Path) -> set[str]:
@@ -263,9 +275,9 @@ async def test_a_commit_waits_for_one_step_of_a_collection_at_most(
     moved_when_stored: list[int] = []
     trash = store._trash.put
 
-    def put_aside(path: str | Path) -> bool:
+    def put_aside(path: str | Path) -> None:
         moved.append(path)
-        return trash(path)
+        trash(path)
 
     monkeypatch.setattr(store._trash, "put", put_aside)
 
@@ -343,3 +355,72 @@ async def test_a_decoded_layer_goes_with_its_layer(store: ContentStore, root: Pa
     await store.files(digest_of(A), TAR, diff_id=None)
     await store.untag(reference, force=False)
     assert files(root) == set()
+
+
+async def test_what_a_held_layer_decodes_to_makes_no_work_and_goes_with_it(
+    store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = gzip.compress(A, mtime=0)
+    rounds = 0
+    collect = store._collector.collect
+
+    def counted() -> Freeing:
+        nonlocal rounds
+        rounds += 1
+        return collect()
+
+    with store.lease() as lease:
+        lease.hold(digest_of(packed))
+        await store.add(packed, digest_of(packed))
+        await store.files(digest_of(packed), GZIP, diff_id=None)
+        monkeypatch.setattr(store._collector, "collect", counted)
+        store.sweep()
+        await until(lambda: rounds > 0)
+        for _ in range(20):
+            await store.size(digest_of(packed))
+        assert rounds <= 2
+        assert await store.has(digest_of(A))
+    await store.usage()
+    await until(lambda: not store._database.visible())
+
+
+async def test_a_layer_that_comes_back_meanwhile_is_still_decoded(
+    store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disposal, "_MOVED", 1)
+    packed = gzip.compress(A, mtime=0)
+
+    async def bring(lease: Lease) -> None:
+        lease.hold(digest_of(packed))
+        await store.add(packed, digest_of(packed))
+        await store.files(digest_of(packed), GZIP, diff_id=None)
+
+    with store.lease() as lease:
+        await bring(lease)
+    steps = store._collector.collect()
+    await store._workers.commit(_step, steps)
+    with store.lease() as lease:
+        await bring(lease)
+        await store._workers.commit(at_once, steps)
+        await store._workers.commit(at_once, store._collector.collect())
+        assert await store.has(digest_of(A))
+
+
+async def test_a_blob_whose_recipe_was_bad_and_came_again_keeps_its_objects(
+    store: ContentStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disposal, "_MOVED", 1)
+    dead = plain_tar({"shared": noise(5000, 2), **{str(n): noise(99, n) for n in range(30)}})
+    live = plain_tar({"live": noise(5000, 2)})
+    await put(store, dead)
+    with store.lease() as lease:
+        lease.hold(digest_of(live))
+        await put(store, live)
+        recipe = root / "recipes" / "sha256" / digest_of(live)[7:9] / digest_of(live)[7:]
+        recipe.chmod(0o600)
+        os.utime(recipe)
+        store._database.hide([digest_of(dead)])
+        steps = store._collector._disposal.steps([digest_of(dead)])
+        while await store._workers.commit(_step, steps) is None:
+            await put(store, live)
+        assert await read_all(store, digest_of(live)) == live

@@ -1,5 +1,6 @@
 """What an earlier life left is believed only after it was hashed again."""
 
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,3 +159,25 @@ async def test_the_directory_is_gone_after_the_commit(root: Path) -> None:
     await resumed(root)
     assert not directory.exists()
     assert list((root / "ingest").iterdir()) == []
+
+
+def room(root: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in root.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("end", ["left", "short"])
+async def test_room_taken_ahead_is_given_back(root: Path, end: str) -> None:
+    """By whoever leaves the blob, and where it ends inside the member."""
+    header = tarfile.TarInfo("large")
+    header.size = 300 << 20
+    data = header.tobuf(tarfile.USTAR_FORMAT) + noise(3 << 20, 8)
+    digest = digest_of(data)
+    async with opened(root) as store:
+        async with ingest(store, digest, len(data)) as blob:
+            assert blob is not None
+            await store.work(blob.append, [data])
+            if end == "short":
+                await blob.commit()
+        if end == "left":
+            assert await store.kept(digest) >= 3 << 20
+    assert room(root) < 8 << 20

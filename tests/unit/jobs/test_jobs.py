@@ -1,7 +1,11 @@
+import math
+from contextlib import aclosing
+
 import anyio
 import pytest
 
 from kitd.jobs.jobs import Job, Jobs
+from kitd.jobs.news import Reader
 from kitd.progress import Progress
 from kitd_client.api.errors import (
     Busy,
@@ -34,7 +38,8 @@ async def _for_ever(progress: Progress) -> Pulled:
 
 
 async def _events(job: Job) -> list[Event]:
-    return [event async for event in job.events()]
+    async with aclosing(Reader(job.news).batches(math.inf)) as batches:
+        return [event async for batch in batches for event in batch]
 
 
 async def test_a_job_runs_and_its_events_can_be_read_again_after_its_end() -> None:

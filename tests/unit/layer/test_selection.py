@@ -59,15 +59,15 @@ def test_every_section_becomes_layers_in_the_order_of_the_manifest(
         "m/w", "p", "c", "d", "e", "README.md", "q", "s.mcpb",
     )  # fmt: skip
     plans, _ = planned(root, compression="zstd")
-    assert [(plan.section, plan.index, plan.path, plan.base, plan.type) for plan in plans] == [
-        ("model", 0, "./m/", "m", LayerType("model", "tar", "zstd")),
-        ("modelpart", 0, "p", "p", LayerType("modelpart", "tar", "zstd")),
-        ("code", 0, "c", "c", LayerType("code", "tar", "zstd")),
-        ("datasets", 0, "d", "d", LayerType("dataset", "tar", "zstd")),
-        ("datasets", 1, "e", "e", LayerType("dataset", "tar", "zstd")),
-        ("docs", 0, "README.md", "README.md", LayerType("docs", "tar", "zstd")),
-        ("prompts", 0, "q", "q", LayerType("code", "tar", "zstd")),
-        ("mcpServers", 0, "s.mcpb", "s.mcpb", LayerType("mcpb", "raw", "none")),
+    assert [(plan.section, plan.label, plan.path, plan.base, plan.type) for plan in plans] == [
+        ("model", "model ./m/", "./m/", "m", LayerType("model", "tar", "zstd")),
+        ("modelpart", "part p", "p", "p", LayerType("modelpart", "tar", "zstd")),
+        ("code", "code c", "c", "c", LayerType("code", "tar", "zstd")),
+        ("datasets", "dataset d", "d", "d", LayerType("dataset", "tar", "zstd")),
+        ("datasets", "dataset e", "e", "e", LayerType("dataset", "tar", "zstd")),
+        ("docs", "docs README.md", "README.md", "README.md", LayerType("docs", "tar", "zstd")),
+        ("prompts", "prompt q", "q", "q", LayerType("code", "tar", "zstd")),
+        ("mcpServers", "mcpServer s", "s.mcpb", "s.mcpb", LayerType("mcpb", "raw", "none")),
     ]
     assert plans[-1].file == Member("s.mcpb", is_dir=False, mode=plans[-1].file.mode, size=6)  # type: ignore[union-attr]
     assert plans[-1].members == ()

@@ -14,7 +14,7 @@ from kitd.jobs.jobs import Jobs
 from kitd.progress import Progress
 from kitd.server import jobs as job_routes
 from kitd.server import middleware, peers
-from kitd_client.api.errors import NoSpace, Problem
+from kitd_client.api.errors import NoSpace
 from kitd_client.api.jobs import (
     Context,
     Credential,
@@ -25,6 +25,7 @@ from kitd_client.api.jobs import (
     TagRequest,
 )
 from kitd_client.api.kits import KitList
+from kitd_client.api.problem import Problem
 
 if TYPE_CHECKING:
     from unit.server.conftest import Api, Eventually

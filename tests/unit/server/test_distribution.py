@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import anyio
 import anyio.to_thread
+import msgspec
 import pytest
 from fakes.kits import FakeKit, FakeLayer, make_kit, some_bytes
 
@@ -335,6 +336,16 @@ async def test_a_manifest_is_taken_only_with_its_blobs_and_only_as_what_it_is(fa
     assert await face.store.tags() == []
     assert (await face.put_manifest("x", kit.digest, kit.manifest))[0] == 201
     assert (await face.ask("GET", f"/v2/x/manifests/{kit.digest}"))[1] == kit.manifest
+
+
+async def test_a_config_may_be_as_large_as_everywhere(face: Face) -> None:
+    kit = _kit()
+    config = kit.config + b" " * (3 << 20)
+    manifest = msgspec.json.decode(kit.manifest)
+    manifest["config"] |= {"digest": digest_of(config), "size": len(config)}
+    for blob in (config, *kit.layers):
+        await face.push_blob("team/kit", blob)
+    assert (await face.put_manifest("team/kit", "v1", msgspec.json.encode(manifest)))[0] == 201
 
 
 async def test_tags_come_in_order_and_in_pages(face: Face) -> None:

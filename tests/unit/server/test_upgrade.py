@@ -11,6 +11,7 @@ import pytest
 
 from kitd.progress import Progress
 from kitd.workspace import FileToRead, MemberToWrite, Workspace
+from kitd_client.api import WORKSPACE_PROTOCOL
 from kitd_client.api.errors import InvalidRequest, NoSpace
 from kitd_client.api.jobs import (
     Began,
@@ -26,7 +27,7 @@ from kitd_client.api.jobs import (
     Warned,
 )
 from kitd_client.directory import Directory
-from kitd_client.transport import WORKSPACE_PROTOCOL, Transport
+from kitd_client.transport import Transport
 
 if TYPE_CHECKING:
     from unit.server.conftest import Api, Eventually

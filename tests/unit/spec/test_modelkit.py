@@ -20,6 +20,7 @@ from kitd.spec.modelkit import (
     select,
 )
 from kitd.spec.oci import Descriptor, Manifest, parse_manifest
+from kitd.spec.reference import parse_reference
 from kitd_client.api.errors import ConfigInvalid, KitfileInvalid, ManifestInvalid, Unsupported
 
 CREATED, VERSION = "2026-01-01T00:00:00Z", "1.16.0"
@@ -101,7 +102,7 @@ def test_a_kit_without_layers_is_written_with_an_empty_list() -> None:
     config, manifest = compose(kitfile, [], created=CREATED, version=VERSION)
     assert b'"layers":[],' in manifest
     kit = join(parse_manifest(manifest), parse_config(config))
-    assert (kit.layers, kit.parent) == ((), "reg.io/a:v1")
+    assert (kit.layers, str(kit.parent)) == ((), "reg.io/a:v1")
 
 
 def test_a_kit_of_every_kind_is_understood_again() -> None:
@@ -164,7 +165,7 @@ def test_a_real_kit_is_understood(name: str, load_kit: Callable[[str], Kit]) -> 
     assert [layer.descriptor for layer in kit.layers] == list(kit.manifest.layers)
     assert [layer.path for layer in kit.layers] == [entry.path for _, _, entry in layer_entries(kit.kitfile)]
     assert kit.unclaimed == ()
-    assert kit.parent == ("127.0.0.1:5000/golden/basic:v1" if name == "kitfile-only" else None)
+    assert str(kit.parent) == ("127.0.0.1:5000/golden/basic:v1" if name == "kitfile-only" else "None")
 
 
 def test_entries_of_the_same_content_find_their_own_layers_by_path() -> None:
@@ -293,7 +294,7 @@ def test_what_becomes_a_layer() -> None:
         ("modelpart", 0),
         ("datasets", 1),
     ]
-    assert parent_reference(kitfile) == "reg.io/a:v1"
+    assert parent_reference(kitfile) == parse_reference("reg.io/a:v1")
     with pytest.raises(Unsupported, match="remote datasets are not supported yet"):
         refuse_remote_datasets(kitfile)
 
@@ -337,3 +338,15 @@ def test_compose_wants_one_layer_for_each_entry() -> None:
     kitfile, _ = parse_kitfile(FULL)
     with pytest.raises(ValueError, match="zip"):
         compose(kitfile, [], created=CREATED, version=VERSION)
+
+
+def test_of_a_parent_with_several_tags_the_first_counts() -> None:
+    kitfile, _ = parse_kitfile(b"manifestVersion: 1.0.0\nmodel: {path: 'reg.io/a:v1,v2'}\n")
+    assert parent_reference(kitfile) == parse_reference("reg.io/a:v1")
+
+
+def test_a_parent_by_another_digest_than_sha256_is_named() -> None:
+    path = f"reg.io/a@sha512:{'0' * 128}"
+    kitfile, _ = parse_kitfile(f"manifestVersion: 1.0.0\nmodel: {{path: '{path}'}}\n".encode())
+    with pytest.raises(Unsupported, match=r"the kit builds on reg\.io/a@sha512"):
+        parent_reference(kitfile)

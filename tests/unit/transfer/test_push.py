@@ -1,6 +1,7 @@
 """Who of many blobs is sent when."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -26,6 +27,15 @@ async def pushing(tmp_path: Path) -> AsyncIterator[tuple[Node, str]]:
         name = f"{registry.host}/team/kit:v1"
         await here.pull(name)
         yield here, name
+
+
+def descriptors() -> list[str]:
+    """What this process has open."""
+    links = []
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            links.append(str(path.readlink()))
+    return links
 
 
 async def test_while_the_registry_stores_blobs_the_next_are_sent(pushing: tuple[Node, str]) -> None:
@@ -67,3 +77,16 @@ async def test_more_are_sent_at_once_where_connections_are_slow(
         await gate.until_held(LAYERS)
         gate.open()
     assert target.repository("team/kit").manifests
+
+
+async def test_a_cancelled_push_lets_go_of_its_blobs(pushing: tuple[Node, str]) -> None:
+    here, name = pushing
+    gate = Gate()
+    async with ScriptedRegistry() as target, anyio.create_task_group() as group:
+        target.script(faults.stall(gate), method="PATCH", times=None)
+        group.start_soon(here.push, name, f"{target.host}/team/kit:v1")
+        await gate.until_held(push.SENT_AT_ONCE)
+        assert here.store._leases.held()
+        group.cancel_scope.cancel()
+    assert here.store._leases.held() == set()
+    assert not [link for link in descriptors() if "/objects/" in link]
