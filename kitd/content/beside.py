@@ -5,6 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from kitd.content.ahead import Ahead
+
 _SHARE: Final = 2
 """One thread beside for so many cores: the others do the work that these stand beside."""
 
@@ -18,6 +20,7 @@ class Beside:
     def __init__(self) -> None:
         threads = max(1, (os.cpu_count() or 1) // _SHARE)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="kitd-beside")
+        self.ahead = Ahead()
 
     def both(self, beside: Callable[[], None], here: Callable[[], None]) -> None:
         """Does both, at the same time if a thread is free; returns, or raises, when neither is under way."""
@@ -36,3 +39,4 @@ class Beside:
     def close(self) -> None:
         """Ends the threads; nobody may be in `both`."""
         self._threads.shutdown()
+        self.ahead.close()

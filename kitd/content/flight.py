@@ -33,6 +33,8 @@ class Waiter:
         self.can_go_on = can_go_on
         self.moved = moved
         self.turn = anyio.Event()
+        self.landed = False
+        """The blob is here: nobody needs a turn."""
         self.error: KitdError | None = None
         """Why it gets no turn."""
 
@@ -83,6 +85,14 @@ class Flight:
 
     def hand_over_wanted(self) -> bool:
         return any(waiter.can_go_on() for waiter in self.waiters)
+
+    def land(self) -> None:
+        """The blob is here: all who wait go on at once."""
+        self._tell()
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            waiter.landed = True
+            waiter.turn.set()
 
     def fail(self, source: str, error: KitdError) -> None:
         """Ends everyone who would ask the same repository for the same bytes."""
@@ -138,8 +148,8 @@ class Flights:
         return set(self._flights)
 
     @asynccontextmanager
-    async def turn(self, digest: Digest, waiter: Waiter) -> AsyncIterator[Flight]:
-        """Waits until the blob is this caller's alone; afterwards it is the next one's.
+    async def turn(self, digest: Digest, waiter: Waiter) -> AsyncIterator[Flight | None]:
+        """Waits until the blob is this caller's alone; afterwards it is the next one's. None: it landed meanwhile.
 
         Raises:
             KitdError: what ended another caller that would have asked the same repository.
@@ -150,6 +160,9 @@ class Flights:
         else:
             flight.join(waiter)
             await self._wait(digest, flight, waiter)
+            if waiter.landed:
+                yield None
+                return
         try:
             yield flight
         finally:
@@ -161,7 +174,7 @@ class Flights:
         except BaseException:
             if waiter in flight.waiters:
                 flight.waiters.remove(waiter)
-            elif waiter.error is None:
+            elif waiter.error is None and not waiter.landed:
                 await self._pass_on(digest, flight)
             raise
         if waiter.error is not None:

@@ -86,7 +86,15 @@ class Ingests:
             lease.hold(digest)
             async with self._flights.turn(digest, Waiter(source, can_go_on, moved)) as flight:
                 if await self._present(digest, size):
+                    if flight is not None:
+                        flight.land()
                     yield None
+                    return
+                if flight is None:  # it landed, and was found damaged since
+                    async with self.ingest(
+                        digest, size, split=split, source=source, can_go_on=can_go_on, moved=moved
+                    ) as ingest:
+                        yield ingest
                     return
                 ingest = await self._begin(flight, digest, size, moved, split=split)
                 try:

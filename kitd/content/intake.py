@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from kitd.content import journal
+from kitd.content.ahead import STEP
 from kitd.content.beside import Beside
 from kitd.content.objects import Objects
 from kitd.content.unfinished import SLICE, tail_name
@@ -48,7 +49,13 @@ class Intake:
     """
 
     def __init__(
-        self, directory: Path, objects: Objects, beside: Beside, *, split: bool, journaled: bool = True
+        self,
+        directory: Path,
+        objects: Objects,
+        beside: Beside,
+        *,
+        split: bool,
+        journaled: bool = True,
     ) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
         if (directory / journal.NAME).exists():
@@ -75,6 +82,8 @@ class Intake:
         self.writer = BlobWriter(
             str(self.directory), self._objects, whole=not self.split, journaled=self._journaled
         )
+        self._flushed = 0
+        """Bytes in small files that the disk was put to work on."""
 
     @property
     def offset(self) -> int:
@@ -137,6 +146,9 @@ class Intake:
             take()
         else:
             self._beside.both(hash_all, take)
+        if self.writer.small - self._flushed >= STEP:
+            self._flushed = self.writer.small
+            self._beside.ahead.flush(self.writer.since)
 
     def _take_all(self, slices: Sequence[memoryview]) -> None:
         for part in slices:

@@ -141,4 +141,4 @@ def _sync_files(sealed: Sealed) -> None:
                 if status.st_nlink < _LINKED:
                     paths.append(entry.path)
                     size += status.st_size
-    sync.sync_data(paths, size, sealed.directory)
+    sync.sync_data(paths, size, sealed.since)

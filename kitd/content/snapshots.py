@@ -185,7 +185,11 @@ class Tree:
         for directory in reversed(directories):
             os.chmod(directory, _DIRECTORY)
             os.utime(directory, ns=(0, 0))
-        sync.sync_data(directories, 0, self._made)
+        descriptor = sync.open_directory(self._made)
+        try:
+            sync.sync_data(directories, 0, descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _untouched(root: str) -> bool:

@@ -33,13 +33,13 @@ def _check(result: int, path: str | None = None) -> None:
         raise OSError(error, os.strerror(error), path)
 
 
-def sync_file_system(path: str) -> None:
-    """Waits until everything written to the file system of `path` is safe (syncfs(2)); OSError if not."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _check(_LIBC.syncfs(descriptor), path)
-    finally:
-        os.close(descriptor)
+def sync_file_system(descriptor: int) -> None:
+    """Waits until everything written to the file system of `descriptor` is safe: syncfs(2).
+
+    Raises:
+        OSError: something is not, and was not when `descriptor` was opened, or before and nobody was told yet.
+    """
+    _check(_LIBC.syncfs(descriptor))
 
 
 def start_writing(descriptor: int, offset: int, length: int) -> None:
@@ -79,29 +79,34 @@ def sync_file(path: str) -> None:
         os.close(descriptor)
 
 
+def open_directory(path: str) -> int:
+    """A descriptor of a directory, to flush it or its file system through."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 def sync_directory(path: str) -> None:
     """Waits until the names in a directory are safe; OSError if they are not."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = open_directory(path)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def sync_data(paths: Sequence[str], size: int, root: str) -> None:
+def sync_data(paths: Sequence[str], size: int, since: int) -> None:
     """Makes the data of new files safe: the whole file system at once for many files, else each file.
 
     Args:
         paths: the files, all on one file system.
-        root: a directory there.
         size: bytes in them; what is dirty beyond that belongs to others.
+        since: a descriptor there that is older than the files.
 
     Raises:
         OSError: some file is not safe. Its pages may count as clean now, so a second flush would prove
             nothing (fsync fails once, then lies): every one of the files must be given up.
     """
     if len(paths) >= BATCH and dirty_bytes() - size <= FOREIGN_DIRTY:
-        sync_file_system(root)
+        sync_file_system(since)
     else:
         _each(sync_file, paths)
 

@@ -21,6 +21,7 @@ import msgspec
 from kitd.content.journal import Journal
 from kitd.content.layout import RECIPE
 from kitd.content.objects import Objects, append_file, seal_file
+from kitd.content.sync import open_directory
 from kitd.content.unfinished import SLICE, Unfinished, tail_name, write_all
 from kitd.layer.recipe import RecipeBuilder
 from kitd.spec.digest import Buffer, Digest, digest_hex
@@ -32,6 +33,8 @@ class Sealed(msgspec.Struct, frozen=True):
     digest: Digest
     size: int
     directory: str
+    since: int
+    """A descriptor of the directory that is older than its files; the writer closes it."""
     recipe: bool
     """It is re-created from its recipe; else it is one object."""
 
@@ -65,6 +68,10 @@ class BlobWriter:
         self._first: Digest | None = None
         self.journal = Journal(directory) if journaled and not whole else None
         self.unfinished: Unfinished | None = None
+        self.small = 0
+        """Bytes written in small files; about, for several threads count."""
+        self.since = open_directory(directory)
+        """Older than every object here: a flush through it is told of all errors since."""
 
     def hash(self, data: Buffer) -> None:
         """These bytes of the blob come next."""
@@ -196,6 +203,7 @@ class BlobWriter:
         try:
             write_all(descriptor, data)
             seal_file(descriptor)
+            self.small += len(data)
         except BaseException:
             os.unlink(path)
             raise
@@ -227,7 +235,7 @@ class BlobWriter:
                 seal_file(descriptor)
             finally:
                 os.close(descriptor)
-        return Sealed(digest, self.offset, self.directory, recipe)
+        return Sealed(digest, self.offset, self.directory, self.since, recipe)
 
     def _spill(self, frame: bytes) -> None:
         """Literals do not stay in memory: a hostile archive has as many as `intake.LITERALS` allows."""
@@ -239,6 +247,9 @@ class BlobWriter:
 
     def close(self) -> None:
         """Gives up the descriptors; what is written stays."""
+        if self.since >= 0:
+            os.close(self.since)
+            self.since = -1
         if self._spilled >= 0:
             os.close(self._spilled)
             self._spilled = -1

@@ -4,7 +4,7 @@ A reader comes when it likes, hears the state so far and then what is new. It pu
 nothing, and what it missed is coalesced, never lost, for counts are cumulative.
 """
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TypeVar
@@ -15,6 +15,8 @@ from kitd_client.api.jobs import Began, Event, Moved, Resolved, Terminal, Waitin
 
 _CADENCE = 1 / 3
 """Seconds between two `moved` of one item; with the last one, before the end, at most four in a second."""
+_COUNTS = 100
+"""Words about counts in a second, to all who listen: beyond, each hears of them less often."""
 
 _NOTES = 1000
 """Notes kept; a kit may have any number of things to warn about."""
@@ -157,10 +159,16 @@ class _Told:
 
 
 class Reader:
-    """One listener's place in the news of one job."""
+    """One listener's place in the news of one job.
 
-    def __init__(self, news: News) -> None:
+    Args:
+        news: the job's.
+        crowd: how many listen to the daemon now.
+    """
+
+    def __init__(self, news: News, crowd: Callable[[], int] = lambda: 1) -> None:
         self._news = news
+        self._crowd = crowd
         self._heard = 0
         self._counted = 0
         self._quiet_until = 0.0
@@ -180,7 +188,7 @@ class Reader:
         if loud:
             self._counted = news.version
         if any(isinstance(event, Moved) for event in events):
-            self._quiet_until = now + _CADENCE
+            self._quiet_until = now + max(_CADENCE, self._crowd() / _COUNTS)
         return events
 
     async def batches(self, pause: float) -> AsyncGenerator[list[Event], None]:
@@ -197,7 +205,8 @@ class Reader:
                 return
             if batch:
                 yield batch
-            elif self._counted < news.version:
+            elif self._counted < news.version or monotonic() < self._quiet_until:
+                # Counts that come now would only wake it to wait.
                 with anyio.move_on_after(self._quiet_until - monotonic()):
                     await news.spoken.next().wait()
             else:

@@ -25,6 +25,7 @@ class JobRoutes:
     def __init__(self, verbs: Verbs, jobs: Jobs) -> None:
         self._verbs = verbs
         self._jobs = jobs
+        self._listeners = 0
 
     async def pull(self, request: web.Request) -> web.Response:
         """POST /v1/pull."""
@@ -72,14 +73,18 @@ class JobRoutes:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         response.force_close()
         await response.prepare(request)
+        reader = Reader(job.news, lambda: self._listeners)
+        self._listeners += 1
         try:
-            async with aclosing(Reader(job.news).batches(_PULSE_SECONDS)) as batches:
+            async with aclosing(reader.batches(_PULSE_SECONDS)) as batches:
                 async for batch in batches:
                     with anyio.fail_after(_DEAF_SECONDS):
                         await response.write(_lines(batch))
         except (ConnectionError, TimeoutError):
             if request.transport is not None:
                 request.transport.abort()
+        finally:
+            self._listeners -= 1
         return response
 
 

@@ -11,7 +11,7 @@ from fakes.stores import SOURCE, ingest, noise, open_files, opened, plain_tar, r
 from kitd.content import flight, ingests
 from kitd.content.flight import Turns
 from kitd.content.store import ContentStore
-from kitd.spec.digest import digest_of
+from kitd.spec.digest import Digest, digest_of
 from kitd_client.api.errors import DigestMismatch, KitdError
 
 DATA = plain_tar({"a": noise(100_000, 1), "b": noise(3000, 2)})
@@ -312,3 +312,60 @@ async def test_turns_are_one_at_a_time_for_each_key() -> None:
             tasks.start_soon(enter, key)
     assert most == 1
     assert turns._locks == {}
+
+
+async def test_when_the_blob_is_here_nobody_waits_for_the_others(
+    store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the first of those who waited look at the same time: each waits until all others do."""
+    looking = 0
+    together = anyio.Event()
+    look = ingests.Ingests._present
+
+    async def present(self: ingests.Ingests, digest: Digest, size: int) -> bool:
+        nonlocal looking
+        here = await look(self, digest, size)
+        if here:
+            looking += 1
+            if looking == len(jobs) - 1:
+                together.set()
+            elif looking > 1:
+                await together.wait()
+        return here
+
+    monkeypatch.setattr(ingests.Ingests, "_present", present)
+    jobs = [Job(store) for _ in range(10)]
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            for job in jobs:
+                tasks.start_soon(job.run)
+    assert sorted(str(job.outcome) for job in jobs) == ["present"] * 9 + ["wrote"]
+
+
+async def test_a_blob_that_was_damaged_as_soon_as_it_was_here_is_written_again(
+    store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = ingests.Ingests._present
+    looks = 0
+
+    async def present(self: ingests.Ingests, digest: Digest, size: int) -> bool:
+        nonlocal looks
+        here = await look(self, digest, size)
+        looks += here
+        if looks == 2:
+            looks += 1
+            await store.work(store._database.hide, {DIGEST})
+            return False
+        return here
+
+    jobs = [Job(store) for _ in range(3)]
+    monkeypatch.setattr(ingests.Ingests, "_present", present)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            for job in jobs:
+                tasks.start_soon(job.run)
+    assert sorted(str(job.outcome) for job in jobs) in (
+        ["present", "present", "wrote"],
+        ["present", "wrote", "wrote"],
+    )
+    assert await read_all(store, DIGEST) == DATA

@@ -176,3 +176,17 @@ async def test_a_reader_that_takes_its_time_costs_nothing_and_misses_nothing(adv
         news.moved("model", "reg", 1)
     advance(60)
     assert await anext(stream) == [Moved(item="model", source="reg", done=100_000)]
+
+
+async def test_in_a_crowd_each_hears_of_counts_less_often(advance: Clock) -> None:
+    news = News()
+    stream = Reader(news, lambda: 200).batches(60)
+    news.began("model", 10, 0)
+    news.moved("model", "reg", 1)
+    assert [type(event) for event in await anext(stream)] == [Began, Moved]
+    news.moved("model", "reg", 1)
+    advance(1.9)
+    news.warned("of something")
+    assert await anext(stream) == [Warned(message="of something")]
+    advance(0.2)
+    assert await anext(stream) == [Moved(item="model", source="reg", done=2)]
