@@ -14,7 +14,7 @@ from aiohttp import web
 from kitd import __version__
 from kitd.config.settings import Settings
 from kitd.content.store import ContentStore
-from kitd.daemon.faces import Places
+from kitd.daemon.faces import Faces
 from kitd.daemon.life import Life
 from kitd.errors import single_error
 from kitd.jobs.jobs import Jobs
@@ -65,8 +65,8 @@ async def serve(
         ConfigurationInvalid: a socket cannot be had where the settings want it.
     """
     notifier = Notifier(environ)
-    places = Places(settings, environ)
-    address = places.api_address
+    faces = Faces(settings, environ)
+    address = faces.api_address
     with single_error():
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(ContentStore.opened(settings.cache.dir, socket=address))
@@ -76,10 +76,10 @@ async def serve(
             budget = DescriptorBudget()
             stack.callback(budget.close)
             verbs = _verbs(settings, store, transport)
-            status = partial(_status, settings, places, store, jobs, monotonic())
-            registry = await stack.enter_async_context(places.registry(store, activity))
+            status = partial(_status, settings, faces, store, jobs, monotonic())
+            registry = await stack.enter_async_context(faces.registry(store, activity))
             routes = _routes(verbs, jobs, budget, status)
-            own, api = await stack.enter_async_context(places.api(routes, activity))
+            own, api = await stack.enter_async_context(faces.api(routes, activity))
             life = Life(settings, own, jobs, activity, notifier)
             reload = partial(life.reload, load, partial(_set_rate, transport))
             tasks = await stack.enter_async_context(anyio.create_task_group())
@@ -156,7 +156,7 @@ def _routes(
 
 
 async def _status(
-    settings: Settings, places: Places, store: ContentStore, jobs: Jobs, started: float
+    settings: Settings, faces: Faces, store: ContentStore, jobs: Jobs, started: float
 ) -> Status:
     usage = await store.usage()
     return Status(
@@ -164,9 +164,9 @@ async def _status(
         pid=os.getpid(),
         uid=os.geteuid(),
         mode=settings.mode,
-        socket=places.api_address,
+        socket=faces.api_address,
         store=str(settings.cache.dir),
-        registry_listen=places.registry_address,
+        registry_listen=faces.registry_address,
         uptime_seconds=int(monotonic() - started),
         jobs_running=jobs.running,
         kits=usage.kits,

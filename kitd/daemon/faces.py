@@ -11,10 +11,10 @@ from aiohttp import web
 from kitd.config.settings import Settings
 from kitd.content.store import ContentStore
 from kitd.server.app import make_api, refuse
+from kitd.server.connections import ConnectionLimit
 from kitd.server.distribution import refusal
 from kitd.server.distribution.app import make_registry
 from kitd.server.distribution.uploads import Uploads
-from kitd.server.guests import Room
 from kitd.server.listening import Listener, bind_loopback, listening
 from kitd.server.middleware import Activity
 from kitd.server.peers import Door
@@ -25,7 +25,7 @@ from kitd_client.api.errors import ConfigurationInvalid
 _API, _REGISTRY = "api", "registry"
 
 
-class Places:
+class Faces:
     """The sockets that are to be used: the settings', where systemd passed none.
 
     Raises:
@@ -100,7 +100,7 @@ class Places:
         async with (
             Uploads(store) as uploads,
             listening(
-                make_registry(store, uploads, activity), sock, Room().guarding, refusal.refuse
+                make_registry(store, uploads, activity), sock, ConnectionLimit().guarding, refusal.refuse
             ) as listener,
         ):
             yield listener

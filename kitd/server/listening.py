@@ -12,7 +12,7 @@ from typing import TypeAlias
 from aiohttp import web
 
 from kitd.config.settings import Address
-from kitd.server.guests import Factory
+from kitd.server.connections import Factory
 from kitd_client.api.errors import ConfigurationInvalid
 
 _PARTING_SECONDS = 2.0

@@ -8,7 +8,7 @@ from functools import partial
 from typing import cast
 
 from kitd.config.settings import Mode
-from kitd.server.guests import Factory, Guest, Leave
+from kitd.server.connections import CountedConnection, Factory, Leave
 from kitd_client.api.errors import Busy, PermissionDenied
 
 CONNECTIONS = 1024
@@ -72,7 +72,7 @@ class Door:
 
     def guarding(self, factory: Factory) -> Factory:
         """A protocol factory whose connections are counted."""
-        return lambda: Guest(self._admit, factory())
+        return lambda: CountedConnection(self._admit, factory())
 
     def _admit(self, transport: asyncio.Transport) -> Leave | None:
         uid = transport_uid(transport)

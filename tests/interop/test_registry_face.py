@@ -14,10 +14,10 @@ from fakes.tools import need_tool
 
 from kitd.config.settings import Address
 from kitd.content.store import ContentStore
+from kitd.server.connections import ConnectionLimit
 from kitd.server.distribution.app import make_registry
 from kitd.server.distribution.refusal import refuse
 from kitd.server.distribution.uploads import Uploads
-from kitd.server.guests import Room
 from kitd.server.listening import bind_loopback, listening
 from kitd.server.middleware import Activity
 
@@ -32,7 +32,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[str]:
         sock = bind_loopback(Address("127.0.0.1", 0))
         port = sock.getsockname()[1]
         app = make_registry(store, uploads, Activity())
-        await stack.enter_async_context(listening(app, sock, Room().guarding, refuse))
+        await stack.enter_async_context(listening(app, sock, ConnectionLimit().guarding, refuse))
         yield f"127.0.0.1:{port}"
 
 

@@ -132,7 +132,7 @@ def test_sockets_that_cannot_be_meant_are_refused(monkeypatch: pytest.MonkeyPatc
         ):
             monkeypatch.setattr(faces, "take_listen_sockets", lambda _, passed=passed: passed)
             with pytest.raises(ConfigurationInvalid, match=said):
-                faces.Places(settings, {})
+                faces.Faces(settings, {})
 
 
 async def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from fakes.kits import FakeKit, FakeLayer, make_kit, some_bytes
 from kitd.config.settings import Address
 from kitd.content.reader import BlobReader
 from kitd.content.store import ContentStore
+from kitd.server.connections import ConnectionLimit
 from kitd.server.distribution import blobs as blobs_module
 from kitd.server.distribution import uploads as uploads_module
 from kitd.server.distribution.app import make_registry
 from kitd.server.distribution.refusal import refuse
 from kitd.server.distribution.uploads import Uploads
-from kitd.server.guests import Room
 from kitd.server.listening import bind_loopback, listening
 from kitd.server.middleware import Activity
 from kitd.spec.digest import digest_of
@@ -75,7 +75,7 @@ async def face(tmp_path: Path) -> AsyncIterator[Face]:
         sock = bind_loopback(Address("127.0.0.1", 0))
         port = sock.getsockname()[1]
         app = make_registry(store, uploads, activity)
-        await stack.enter_async_context(listening(app, sock, Room().guarding, refuse))
+        await stack.enter_async_context(listening(app, sock, ConnectionLimit().guarding, refuse))
         client = await stack.enter_async_context(aiohttp.ClientSession())
         yield Face(f"http://127.0.0.1:{port}", port, store, uploads, activity, client)
         await client.close()
@@ -476,7 +476,7 @@ def _raw(
 
 
 async def test_connections_are_limited_and_room_is_made(face: Face, eventually: "Eventually") -> None:
-    room = Room(2)
+    room = ConnectionLimit(2)
     sock = bind_loopback(Address("127.0.0.1", 0))
     port = sock.getsockname()[1]
     app = make_registry(face.store, face.uploads, face.activity)

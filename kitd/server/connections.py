@@ -15,7 +15,7 @@ Factory: TypeAlias = Callable[[], asyncio.Protocol]
 Leave: TypeAlias = Callable[[], None]
 
 
-class Room:
+class ConnectionLimit:
     """A face that takes so many connections, whoever makes them; who comes after them is told to come again."""
 
     def __init__(self, limit: int = CONNECTIONS) -> None:
@@ -24,7 +24,7 @@ class Room:
 
     def guarding(self, factory: Factory) -> Factory:
         """A protocol factory whose connections are counted."""
-        return lambda: Guest(self._enter, factory())
+        return lambda: CountedConnection(self._enter, factory())
 
     def _enter(self, transport: asyncio.Transport) -> Leave | None:
         if self._inside >= self._limit:
@@ -38,7 +38,7 @@ class Room:
         self._inside -= 1
 
 
-class Guest(asyncio.Protocol):
+class CountedConnection(asyncio.Protocol):
     """Stands before the HTTP protocol of one connection.
 
     Args:
