@@ -1,8 +1,13 @@
 """unpack: a kit of the store into the user's directory. The client writes; the daemon says what."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+
+import anyio
+from anyio.streams.memory import MemoryObjectSendStream
 
 from kitd.content.store import ContentStore
+from kitd.errors import single_error
 from kitd.kits.load import StoredKit, Wanted, choose_layers, load_kit, plan_tree
 from kitd.kits.tree import TreePlan
 from kitd.progress import Progress
@@ -10,7 +15,7 @@ from kitd.spec.digest import Digest
 from kitd.spec.kitfile import encode_kitfile
 from kitd.spec.modelkit import parse_filters
 from kitd.spec.reference import parse_reference
-from kitd.workspace import MemberToWrite, Workspace
+from kitd.workspace import Batch, MemberToWrite, Workspace
 from kitd_client.api.errors import ArchiveInvalid, Unsupported
 from kitd_client.api.jobs import Unpacked, UnpackRequest
 from kitd_client.api.workspace import BATCH_DESCRIPTORS, ROWS_LIMIT, SMALL_LIMIT
@@ -101,13 +106,30 @@ async def _write(
     total = sum(member.size for member, _ in pairs)
     progress.began(ITEM, total, 0)
     done = 0
-    for batch in _batches(pairs):
-        digests = [digest for member, digest in batch if member.is_lent and digest is not None]
+    with single_error():
+        async with anyio.create_task_group() as tasks:
+            give, take = anyio.create_memory_object_stream[Batch](0)
+            tasks.start_soon(_open_ahead, store, workspace, pairs, give)
+            async with take:
+                async for batch in take:
+                    size = sum(row.size for row in batch.rows)
+                    await workspace.write(batch, item=ITEM, done=done)
+                    done += size
+                    progress.moved(ITEM, "local", size)
 
-        async def lend(digests: list[Digest] = digests) -> list[int]:
-            return await store.work(store.open_objects, digests)
 
-        await workspace.write([member for member, _ in batch], lend, item=ITEM, done=done)
-        size = sum(member.size for member, _ in batch)
-        done += size
-        progress.moved(ITEM, "local", size)
+async def _open_ahead(
+    store: ContentStore, workspace: Workspace, pairs: Sequence[Pair], give: MemoryObjectSendStream[Batch]
+) -> None:
+    """Opens the next batch while the client copies the one before."""
+    async with give:
+        for some in _batches(pairs):
+            digests = [digest for member, digest in some if member.is_lent and digest is not None]
+            batch = await workspace.lend(
+                [member for member, _ in some], partial(store.work, store.open_objects, digests)
+            )
+            try:
+                await give.send(batch)
+            except BaseException:
+                batch.close()
+                raise

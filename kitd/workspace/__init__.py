@@ -2,10 +2,11 @@
 
 from kitd.workspace.budget import DescriptorBudget
 from kitd.workspace.rows import CheckReply, FileToRead, Listing, MemberToWrite, ScannedEntry
-from kitd.workspace.workspace import Workspace
+from kitd.workspace.workspace import Batch, Workspace
 from kitd_client.api.workspace import Published
 
 __all__ = [
+    "Batch",
     "CheckReply",
     "DescriptorBudget",
     "FileToRead",

@@ -12,8 +12,6 @@ import socket
 import struct
 import termios
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import anyio
@@ -63,26 +61,29 @@ class DescriptorBudget:
         self._sweep()
         return self._used.total()
 
-    @asynccontextmanager
-    async def reserved(self, count: int, uid: int, sock: socket.socket) -> AsyncIterator[None]:
-        """Room for `count` descriptors that are opened and sent over `sock` inside the block.
+    def has_room(self, count: int, uid: int) -> bool:
+        """Whether `reserve` would not wait."""
+        self._sweep()
+        return not self._waiters and self._fits(count, uid)
 
-        When the block is left while the peer has not read them, their room stays taken until it has, or has
-        gone.
+    def give_back(self, count: int, uid: int, sock: socket.socket | None) -> None:
+        """Ends a reservation.
+
+        Args:
+            sock: over which the descriptors were sent, if they were: while the peer has not read them, their room
+                stays taken until it has, or has gone.
+        """
+        if sock is not None and count and sock.fileno() >= 0 and unread_bytes(sock):
+            self._abandoned.append(_Abandoned(count, uid, sock.dup()))
+        else:
+            self._release(count, uid)
+
+    async def reserve(self, count: int, uid: int) -> None:
+        """Waits for room for `count` descriptors, which is the caller's until he gives it back.
 
         Raises:
             Busy: no room came free in a minute.
         """
-        await self._acquire(count, uid)
-        try:
-            yield
-        finally:
-            if count and sock.fileno() >= 0 and unread_bytes(sock):
-                self._abandoned.append(_Abandoned(count, uid, sock.dup()))
-            else:
-                self._release(count, uid)
-
-    async def _acquire(self, count: int, uid: int) -> None:
         waiter = _Waiter(count, uid, anyio.Event())
         self._waiters.append(waiter)
         self._sweep()
@@ -115,11 +116,14 @@ class DescriptorBudget:
         for waiter in tuple(self._waiters):
             if self._used[waiter.uid] + waiter.wanted > self._share:
                 continue
-            if self._used.total() + waiter.wanted > self._limit:
+            if not self._fits(waiter.wanted, waiter.uid):
                 return
             self._waiters.remove(waiter)
             self._used[waiter.uid] += waiter.wanted
             waiter.granted.set()
+
+    def _fits(self, count: int, uid: int) -> bool:
+        return self._used[uid] + count <= self._share and self._used.total() + count <= self._limit
 
     def _sweep(self) -> None:
         gone = [each for each in self._abandoned if not unread_bytes(each.sock)]

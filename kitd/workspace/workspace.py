@@ -3,7 +3,10 @@
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
+
+import anyio
 
 from kitd.workspace.budget import DescriptorBudget
 from kitd.workspace.rows import (
@@ -36,6 +39,7 @@ from kitd_client.api.workspace import (
     FileRow,
     ListingRow,
     Listings,
+    MemberRow,
     ObstacleRow,
     ProblemRow,
     Publish,
@@ -63,6 +67,40 @@ _SOURCE_ERRORS: Final = {
 }
 
 
+class Batch:
+    """Members to be made next, with what is open for them.
+
+    Args:
+        rows: the members.
+        give_back: ends the reservation of the descriptors.
+    """
+
+    def __init__(self, rows: list[MemberRow], give_back: Callable[["Batch"], None]) -> None:
+        self.rows = rows
+        self.descriptors: list[int] = []
+        self.sent = False
+        self._give_back: Callable[[Batch], None] | None = give_back
+
+    def fill(self, descriptors: Iterable[int]) -> None:
+        """Takes over one descriptor for each lent member; ValueError if they are not as many."""
+        self.descriptors += descriptors
+        lent = sum(row.is_lent for row in self.rows)
+        if len(self.descriptors) != lent:
+            raise ValueError(f"{len(self.descriptors)} descriptors for {lent} members")
+
+    def close_descriptors(self) -> None:
+        """They are the client's now, or nobody's."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+    def close(self) -> None:
+        """Ends everything; safe to call twice."""
+        self.close_descriptors()
+        if self._give_back is not None:
+            give_back, self._give_back = self._give_back, None
+            give_back(self)
+
+
 class Workspace:
     """One upgraded connection of pack or unpack.
 
@@ -82,6 +120,9 @@ class Workspace:
         self._turns = Turns(sock, silence=silence)
         self._budget = budget
         self._entries = 0
+        self._lent = 0
+        """Batches that have a reservation."""
+        self._lent_less = anyio.Event()
 
     # -- pack ------------------------------------------------------------------------------------
 
@@ -227,44 +268,68 @@ class Workspace:
             raise _target_error(obstacles, count)
         return CheckReply(frozenset(skipped))
 
-    async def write(
-        self,
-        members: Sequence[MemberToWrite],
-        lend: Callable[[], Awaitable[Iterable[int]]],
-        *,
-        item: str = "",
-        done: int = 0,
-    ) -> None:
-        """Makes one batch of members under a staging name; returns when the client has copied all of it.
+    async def lend(
+        self, members: Sequence[MemberToWrite], open_all: Callable[[], Awaitable[Iterable[int]]]
+    ) -> Batch:
+        """Opens what is behind the next batch of members; while one batch is written, the next may be opened.
 
         Args:
             members: at most `BATCH_DESCRIPTORS` of them lent, at most `ROWS_LIMIT` in all.
-            lend: opens a read-only descriptor for each lent member, in order. It is called when the daemon
-                has descriptors to spare; this method closes them.
-            item: what the bytes count for; the client tells its user of it while it copies.
-            done: bytes of that item done before.
+            open_all: opens a read-only descriptor for each lent member, in order. It is called when the daemon
+                has descriptors to spare; they are closed with the batch.
+
+        Returns:
+            What `write` takes; whoever does not come to that closes it.
 
         Raises:
-            TargetUnwritable: the user's disk is full, his quota reached, or the write failed.
             Busy: the daemon had no descriptors to spare for a minute.
         """
         rows = [member_row(member) for member in members]
         count = sum(row.is_lent for row in rows)
         if count > BATCH_DESCRIPTORS:
             raise ValueError(f"{count} descriptors in one batch")
+        uid = self._turns.uid
+        while self._lent and not self._budget.has_room(count, uid):
+            await self._lent_less.wait()  # one's own batch is what takes the room
+        await self._budget.reserve(count, uid)
+        self._lent += 1
+        batch = Batch(rows, partial(self._give_back, count))
+        try:
+            if count:
+                batch.fill(await open_all())
+        except BaseException:
+            batch.close()
+            raise
+        return batch
+
+    def _give_back(self, count: int, batch: Batch) -> None:
+        self._budget.give_back(count, self._turns.uid, self._turns.channel.sock if batch.sent else None)
+        self._lent -= 1
+        self._lent_less.set()
+        self._lent_less = anyio.Event()
+
+    async def write(self, batch: Batch, *, item: str = "", done: int = 0) -> None:
+        """Makes one batch of members under a staging name; returns when the client has copied all of it.
+
+        Args:
+            batch: what `lend` gave; it is closed in any case.
+            item: what the bytes count for; the client tells its user of it while it copies.
+            done: bytes of that item done before.
+
+        Raises:
+            TargetUnwritable: the user's disk is full, his quota reached, or the write failed.
+        """
         turns = self._turns
-        async with self._budget.reserved(count, turns.uid, turns.channel.sock), turns.turn():
-            descriptors = list(await lend()) if count else []
-            try:
-                if len(descriptors) != count:
-                    raise ValueError(f"{len(descriptors)} descriptors for {count} members")
-                await turns.ask(Write(rows, item, done))
-                if descriptors:
-                    await turns.channel.send_descriptors(descriptors)
-            finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-            await turns.answer(Written)
+        try:
+            async with turns.turn():
+                await turns.ask(Write(batch.rows, item, done))
+                if batch.descriptors:
+                    batch.sent = True
+                    await turns.channel.send_descriptors(batch.descriptors)
+                batch.close_descriptors()
+                await turns.answer(Written)
+        finally:
+            batch.close()
 
     async def publish(self) -> Published:
         """Puts all that was written in place; when it returns, it is safe on disk under its final names.

@@ -112,7 +112,7 @@ class Daemon:
             async def lend(names: list[str] = names) -> Iterable[int]:
                 return [os.open(self.store / name, os.O_RDONLY | os.O_CLOEXEC) for name in names]
 
-            await workspace.write(members[begin : begin + 64], lend)
+            await workspace.write(await workspace.lend(members[begin : begin + 64], lend))
         await workspace.event(Warned("written"))
         published = await workspace.publish()
         return Unpacked(reference="", digest="", files=published.files, size=0, skipped=published.skipped)

@@ -96,8 +96,8 @@ async def test_unpack_lends_descriptors_by_the_batch(api: "Api", tmp_path: Path)
             return [os.open(source, os.O_RDONLY) for _ in range(64)]
 
         await workspace.check(members)
-        await workspace.write(members[:64], lend)
-        await workspace.write(members[64:], lend)
+        await workspace.write(await workspace.lend(members[:64], lend))
+        await workspace.write(await workspace.lend(members[64:], lend))
         published = await workspace.publish()
         return Unpacked(reference="x:1", digest="d", files=published.files, size=7 * 128)
 

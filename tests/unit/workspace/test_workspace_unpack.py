@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from unit.workspace.scripted import ClientPeer, daemon_end, open_descriptors
 
-from kitd.workspace import DescriptorBudget, MemberToWrite
+from kitd.workspace import Batch, DescriptorBudget, MemberToWrite, Workspace
 from kitd_client.api.errors import (
     KitdError,
     NoSpace,
@@ -119,7 +119,7 @@ async def test_descriptors_arrive_in_order_and_the_daemon_keeps_none(tmp_path: P
 
     async with daemon_end(script) as workspace:
         before = open_descriptors()
-        await workspace.write(batch, lend, item="files", done=9)
+        await workspace.write(await workspace.lend(batch, lend), item="files", done=9)
         assert open_descriptors() <= before
         assert (await workspace.publish()).files == 66
     assert seen == [b"content"] * 64
@@ -135,7 +135,7 @@ async def test_nothing_is_lent_for_members_without_content() -> None:
         pytest.fail("nothing is to be opened")
 
     async with daemon_end(script) as workspace:
-        await workspace.write([MemberToWrite("empty", False, 0o644, 0)], lend)
+        await workspace.write(await workspace.lend([MemberToWrite("empty", False, 0o644, 0)], lend))
 
 
 async def test_a_batch_over_the_limit_is_a_bug_of_the_caller() -> None:
@@ -144,7 +144,7 @@ async def test_a_batch_over_the_limit_is_a_bug_of_the_caller() -> None:
 
     async with daemon_end(lambda _: None) as workspace:
         with pytest.raises(ValueError, match="65 descriptors"):
-            await workspace.write(members(65), lend)
+            await workspace.write(await workspace.lend(members(65), lend))
 
 
 async def test_descriptors_are_closed_when_the_client_hangs_up(tmp_path: Path) -> None:
@@ -161,9 +161,50 @@ async def test_descriptors_are_closed_when_the_client_hangs_up(tmp_path: Path) -
     before = open_descriptors()
     async with daemon_end(script, budget=budget) as workspace:
         with pytest.raises(WorkspaceBroken):
-            await workspace.write(members(3), lend)
+            await workspace.write(await workspace.lend(members(3), lend))
     assert open_descriptors() <= before
     assert budget.lent() == 0
+
+
+async def test_the_next_batch_is_opened_while_one_is_written_if_there_is_room(tmp_path: Path) -> None:
+    (tmp_path / "object").write_bytes(b"x")
+    opened = 0
+
+    async def lend() -> Iterable[int]:
+        nonlocal opened
+        opened += 1
+        return [os.open(tmp_path / "object", os.O_RDONLY) for _ in range(64)]
+
+    def script(peer: ClientPeer) -> None:
+        peer.greet()
+        for _ in range(2):
+            peer.asked(Write)
+            _, descriptors, _, _ = socket.recv_fds(peer.sock, 1, 253)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            peer.send(Written())
+
+    for room, ahead in ((256, 2), (64, 1)):
+        opened = 0
+        budget = DescriptorBudget(room)
+        before = open_descriptors()
+        async with daemon_end(script, budget=budget) as workspace, anyio.create_task_group() as group:
+            first = await workspace.lend(members(64), lend)
+            second: list[Batch] = []
+
+            async def go_on(workspace: Workspace = workspace, second: list[Batch] = second) -> None:
+                second.append(await workspace.lend(members(64), lend))
+
+            group.start_soon(go_on)
+            await anyio.wait_all_tasks_blocked()
+            assert opened == ahead
+            await workspace.write(first)
+            await anyio.wait_all_tasks_blocked()
+            await workspace.write(second[0])
+            # One that is never written.
+            (await workspace.lend(members(64), lend)).close()
+        assert budget.lent() == 0
+        assert open_descriptors() <= before
 
 
 @pytest.mark.parametrize(
