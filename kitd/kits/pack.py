@@ -12,9 +12,9 @@ from kitd.registry.transport import Access, Transport
 from kitd.spec.digest import Digest, digest_of
 from kitd.spec.modelkit import RawFile, compose, layer_annotations, parent_reference
 from kitd.spec.oci import Descriptor
-from kitd.spec.reference import parse_reference
+from kitd.spec.reference import Reference, parse_reference
 from kitd.workspace import Workspace
-from kitd_client.api.errors import InvalidRequest
+from kitd_client.api.errors import InvalidReference, InvalidRequest
 from kitd_client.api.jobs import Packed, PackedLayer, PackRequest
 
 _LAST_EPOCH = 253_402_300_799
@@ -38,10 +38,11 @@ async def pack(
         KitfileNotFound, KitfileInvalid: there is no Kitfile to pack by.
         SourceUnreadable, SourceUnsuitable, SourceChanged: the directory does not have what the Kitfile says.
         ParentUnreachable: the kit builds on one that cannot be had.
+        InvalidReference: a name is none, or a digest.
         InvalidRequest: SOURCE_DATE_EPOCH is no moment that a kit can name.
         KitdError: what the store had to say. Nothing is named before all of it is stored.
     """
-    names = [parse_reference(text) for text in request.tags]
+    names = [_tag_of(text) for text in request.tags]
     created = _created(request.source_date_epoch)
     with store.lease() as lease:
         kitfile = await read_kitfile(store, workspace, request, progress)
@@ -81,6 +82,13 @@ async def pack(
         size=sum(layer.size for layer in layers),
         layers=layers,
     )
+
+
+def _tag_of(text: str) -> Reference:
+    name = parse_reference(text)
+    if name.digest is not None:
+        raise InvalidReference(f"{text} is a digest: a kit cannot be tagged as one", hint="give it a tag")
+    return name
 
 
 def _described(plan: LayerPlan, layer: PackedLayer, created: str) -> tuple[Descriptor, Digest]:

@@ -29,6 +29,8 @@ WHITE_SPACE: Final = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" +
     map(chr, range(0x2000, 0x200B))
 )
 """What kit trims from the ends of a path (Unicode White_Space)."""
+_LINE_LIMIT: Final = 1 << 16
+"""Kit reads no longer line."""
 
 
 class IgnoreRules:
@@ -42,7 +44,7 @@ class IgnoreRules:
 
     def matches(self, path: str) -> bool:
         """True: `path`, clean and relative to the directory, is not packed."""
-        path = path.strip(WHITE_SPACE)
+        path = clean_path(path.strip(WHITE_SPACE))
         if not _JUNK.isdisjoint(path.lower().split("/")):
             return True
         below = self._parents(path.rpartition("/")[0])
@@ -74,6 +76,11 @@ def parse_ignore(data: bytes) -> IgnoreRules:
     patterns = []
     text = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     for number, line in enumerate(text.split("\n"), start=1):
+        if len(line) >= _LINE_LIMIT:
+            raise KitfileInvalid(
+                f"invalid .kitignore file: line {number} has more than {_LINE_LIMIT - 1} characters",
+                line=number,
+            )
         pattern = _pattern(line)
         exception = pattern.startswith("!")
         try:

@@ -5,7 +5,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from kitd.layer.ignore import IgnoreRules
+from kitd.layer.ignore import WHITE_SPACE, IgnoreRules
 from kitd.layer.tar_header import Member, check_name, shown
 from kitd_client.api.errors import ArchiveInvalid, SourceUnreadable, SourceUnsuitable
 
@@ -65,7 +65,8 @@ class LayerWalk:
     def __init__(self, base: str, ignore: IgnoreRules, owners: Iterable[str], children: Children) -> None:
         self._base = base
         self._ignore = ignore
-        self._owners = frozenset(owners)
+        # As kit compares them: without white space at their ends.
+        self._owners = frozenset(owner.strip(WHITE_SPACE) or "." for owner in owners)
         self._children = children
         self._dropped: dict[Dropped, list[str]] = {}
         self._base_ignored = False
@@ -117,7 +118,7 @@ class LayerWalk:
 
     def _judge(self, path: str, entry: Entry) -> tuple[bool, bool]:
         """Is it looked at, and is it ignored? An ignored directory is looked at for exceptions below it."""
-        if path in self._owners:
+        if (path.strip(WHITE_SPACE) or " ") in self._owners:
             return False, False
         ignored = self._ignore.matches(path)
         kind = entry.kind

@@ -4,6 +4,7 @@ They are those of YAML 1.2's core schema, with 1.1's octal and binary numbers, `
 `yes`, `no`, `on` and `off` are text.
 """
 
+import base64
 import calendar
 import re
 from typing import TypeAlias
@@ -64,6 +65,11 @@ def resolve_tagged(tag: str, text: str) -> tuple[str, Scalar]:
     Raises:
         ValueError: the text is not what the tag says.
     """
+    if tag == "binary":
+        try:
+            return tag, base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True).decode()
+        except ValueError:
+            raise ValueError("!!binary holds no text in base64") from None
     if tag not in {"bool", "int", "float", "null", "timestamp"}:
         return tag, text
     found, value = resolve(text)

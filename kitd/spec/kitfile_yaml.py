@@ -65,6 +65,8 @@ def _struct(node: Node, struct: type[T], where: str) -> T:
     keys = {field.encode_name: field.name for field in yaml_fields(struct)}
     values = dict(_MANDATORY.get(struct, {}))
     for key, value in _merged(node):
+        if key.tag == "null":
+            continue  # as kit does
         if key.text not in keys:
             near = difflib.get_close_matches(key.text[:100], keys, n=1)
             hint = f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(keys)})"
@@ -92,7 +94,7 @@ def _field(key: str, node: Node) -> object:
 def _text(node: Node, key: str) -> str:
     if not isinstance(node, Scalar):
         raise YamlError(f"line {node.line}: {key!r} must be text")
-    return node.text
+    return node.value if node.tag == "binary" and isinstance(node.value, str) else node.text
 
 
 def _is_null(node: Node) -> bool:

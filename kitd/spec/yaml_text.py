@@ -10,9 +10,11 @@ import msgspec
 import yaml
 from yaml.cyaml import CBaseLoader
 
-from kitd.spec import go_yaml
+from kitd.spec import go_yaml, go_yaml_text
 
 _DEPTH = 64
+_REPAIRS = 50
+"""Each one reads the text again."""
 _ALIASED = 2**20
 _TAGS = "tag:yaml.org,2002:"
 
@@ -55,17 +57,30 @@ def read_yaml(data: bytes, *, limit: int) -> Node | None:
         raise YamlError(f"{len(data)} bytes, more than the {limit} that are read")
     try:
         text = data.decode()
+        go_yaml_text.object_to_text(text)
     except UnicodeDecodeError as error:
         raise YamlError(f"not UTF-8 at byte {error.start}") from None
+    except ValueError as error:
+        raise YamlError(str(error)) from None
+    for _ in range(_REPAIRS):
+        try:
+            return _read(text)
+        except yaml.MarkedYAMLError as error:
+            repaired = go_yaml_text.repaired(text, error)
+            if repaired is None:
+                mark = error.problem_mark or error.context_mark
+                where = f"line {mark.line + 1}: " if mark else ""
+                raise YamlError(f"{where}{error.problem or error.context}") from None
+            text = repaired
+        except yaml.reader.ReaderError as error:
+            raise YamlError(f"{error.reason} at character {error.position}") from None
+    raise YamlError("there are too many comments behind tabs and escaped apostrophes")
+
+
+def _read(text: str) -> Node | None:
     parser = CBaseLoader(text)
     try:
-        return _compose(parser)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise YamlError(f"{where}{error.problem or error.context}") from None
-    except yaml.reader.ReaderError as error:
-        raise YamlError(f"{error.reason} at character {error.position}") from None
+        return _compose(parser, text)
     finally:
         parser.dispose()
 
@@ -83,6 +98,8 @@ class _Open(msgspec.Struct):
 
     node: Sequence | Mapping
     anchor: str | None
+    in_flow: bool
+    """It is written in `[]` or `{}`."""
     weight: int = 1
     height: int = 1
     key: Scalar | None = None
@@ -106,7 +123,7 @@ class _Open(msgspec.Struct):
             self.keys.add(built.node.text)
 
 
-def _compose(parser: CBaseLoader) -> Node | None:
+def _compose(parser: CBaseLoader, text: str) -> Node | None:
     """The first document, from the events of the parser, without recursion."""
     anchors: dict[str, _Built] = {}
     open_nodes: list[_Open] = []
@@ -114,11 +131,15 @@ def _compose(parser: CBaseLoader) -> Node | None:
     root: Node | None = None
     while True:
         event = cast("yaml.Event", parser.get_event())
-        if isinstance(event, yaml.StreamEndEvent | yaml.DocumentEndEvent):
+        if isinstance(event, yaml.DocumentEndEvent):
+            go_yaml_text.look_ahead(parser, event)
             return root
+        if isinstance(event, yaml.StreamEndEvent):
+            return root
+        line = cast("yaml.Mark", event.start_mark).line + 1
+        _check(event, text, line, in_flow=bool(open_nodes) and open_nodes[-1].in_flow)
         if isinstance(event, yaml.StreamStartEvent | yaml.DocumentStartEvent):
             continue
-        line = cast("yaml.Mark", event.start_mark).line + 1
         if isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append(_opened(event, line))
             _check_depth(len(open_nodes), line)
@@ -137,8 +158,8 @@ def _compose(parser: CBaseLoader) -> Node | None:
 
 def _opened(event: yaml.CollectionStartEvent, line: int) -> _Open:
     if isinstance(event, yaml.MappingStartEvent):
-        return _Open(Mapping([], line), event.anchor)
-    return _Open(Sequence([], line), event.anchor)
+        return _Open(Mapping([], line), event.anchor, in_flow=bool(event.flow_style))
+    return _Open(Sequence([], line), event.anchor, in_flow=bool(event.flow_style))
 
 
 def _built(event: yaml.Event, line: int, anchors: dict[str, _Built], open_nodes: list[_Open]) -> _Built:
@@ -173,6 +194,17 @@ def _scalar(event: yaml.ScalarEvent, line: int) -> Scalar:
     else:
         tag, value = go_yaml.resolve(text)
     return Scalar(text, tag, value, line)
+
+
+def _check(event: yaml.Event, text: str, line: int, *, in_flow: bool) -> None:
+    """What kit's parser refuses is refused here too."""
+    try:
+        if isinstance(event, yaml.DocumentStartEvent):
+            go_yaml_text.object_to_document(event)
+        elif isinstance(event, yaml.ScalarEvent):
+            go_yaml_text.object_to_scalar(event, text, in_flow=in_flow)
+    except ValueError as error:
+        raise YamlError(f"line {line}: {error}") from None
 
 
 def _check_depth(depth: int, line: int) -> None:

@@ -501,6 +501,7 @@ def test_a_parent_at_another_registry_is_fetched_with_the_credentials_for_that_o
         (["info", "caf\udce9:v1"], 2, "invalid_request"),
         (["path", "caf\udce9:v1"], 2, "invalid_request"),
         (["pull", "HOST/caf\udce9:v1"], 2, "invalid_request"),
+        (["pack", "/proc/self", "-t", f"cli/digest@sha256:{'0' * 64}"], 2, "invalid_reference"),
         (["pack", "/nowhere"], 66, "source_unreadable"),
         (["pack", "/proc/self", "-f", "/nowhere"], 66, "kitfile_not_found"),
         (["attach", "nonsense"], 66, "not_found"),

@@ -44,7 +44,7 @@ def _declare_files(parser: Parser) -> None:
 
 
 def _pack(options: Options) -> int:
-    kitfile = _read_kitfile(options.file) if options.file else None
+    kitfile = _read_kitfile(options.file, options.directory) if options.file else None
     with following(options, f"pack {options.directory}") as follower:
         result = follower.client.pack(
             options.directory,
@@ -103,7 +103,11 @@ def _path(options: Options) -> int:
     return 0
 
 
-def _read_kitfile(path: str) -> str:
+def _read_kitfile(path: str, directory: str) -> str:
+    """Found as every command finds a file; what is not there is looked for in the directory, as kit does."""
+    inside = Path(directory, path)
+    if path != "-" and not Path(path).exists() and inside.exists():
+        path = str(inside)
     try:
         if path == "-":
             data = sys.stdin.buffer.read(_KITFILE_LIMIT + 1)

@@ -56,6 +56,21 @@ def test_pack_prints_every_name(
     }
 
 
+def test_a_kitfile_is_looked_for_here_and_then_in_the_directory(
+    daemon: ScriptedDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    tree, here = tmp_path / "tree", tmp_path / "here"
+    for place in (tree, here):
+        place.mkdir()
+    monkeypatch.chdir(here)
+    (tree / "K").write_text("# tree")
+    for said in ("# tree", "# here"):
+        daemon.on("POST", "/v1/pack", workspace(End(Succeeded(Packed(references=[], digest=DIGEST, size=9)))))
+        printed(capsys, "pack", str(tree), "-f", "K")
+        assert daemon.body("POST", "/v1/pack")["kitfile"] == said
+        (here / "K").write_text("# here")
+
+
 @pytest.mark.parametrize("below", ["", "/deeper/still"])
 def test_a_link_to_nowhere_is_no_directory_to_unpack_into(
     daemon: ScriptedDaemon, tmp_path: Path, capsys: Out, below: str

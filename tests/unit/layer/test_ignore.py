@@ -157,3 +157,9 @@ def test_a_hostile_pattern_takes_no_time(pattern: str) -> None:
 
 def test_a_deep_path_is_no_problem() -> None:
     assert parse_ignore(b"**/x").matches("/".join(["d"] * 5000) + "/x")
+
+
+def test_a_line_that_kit_does_not_read_is_refused() -> None:
+    parse_ignore(b"a" * 65_535)
+    with pytest.raises(KitfileInvalid, match="line 2 has more than 65535 characters"):
+        parse_ignore(b"x\n" + b"a" * 65_536)

@@ -50,6 +50,15 @@ def test_a_layer_has_its_ancestors_and_its_files_in_the_order_of_their_bytes(
     assert warnings == ()
 
 
+def test_white_space_at_the_ends_of_names_counts_for_nothing_between_layers(
+    tree: Callable[..., Path], planned: Planned
+) -> None:
+    """As in kit, which compares paths without it."""
+    root = tree("code: [{path: r.md}]\ndocs: [{path: .}]", "r.md", "r.md ", "s.md ")
+    plans, _ = planned(root)
+    assert [names(plan) for plan in plans] == [["r.md"], ["s.md "]]
+
+
 def test_every_section_becomes_layers_in_the_order_of_the_manifest(
     tree: Callable[..., Path], planned: Planned
 ) -> None:
