@@ -234,6 +234,7 @@ async def ordered(
     asked = appended = start
     size = seat.range_size
     at_once = 1
+    waited = worked = 0.0
 
     def reserve() -> int:
         """Bytes for the next request."""
@@ -252,14 +253,19 @@ async def ordered(
                     tasks.start_soon(fetch_one, asked, asked + length)
                     asked += length
                 ready, appended = _in_order(arrived, appended)
+                began = anyio.current_time()
                 if not ready:
                     await seat.news()
+                    waited += anyio.current_time() - began
                     continue
                 await append([piece for pieces in ready for piece in pieces])
+                worked += anyio.current_time() - began
                 ranges = sum(-(-sum(map(len, pieces)) // size) for pieces in ready)
                 for _ in range(ranges):
                     seat.give_back()
-                at_once = plan_at_once(ranges, size, behind=bool(arrived))
+                at_once = plan_at_once(ranges, size, waited=waited, worked=worked)
+                # What was long ago counts for less and less.
+                waited, worked = waited / 2, worked / 2
 
 
 def _in_order(arrived: dict[int, Pieces], position: int) -> tuple[list[Pieces], int]:

@@ -29,8 +29,13 @@ def test_shares_of_the_read_ahead_use_it_up(ranges: int, seats: int) -> None:
 
 def test_requests_grow_only_while_the_network_is_ahead() -> None:
     mib = 1 << 20
-    assert plan_at_once(4, 4 * mib, behind=False) == 1
-    assert plan_at_once(3, 4 * mib, behind=True) == 3
-    assert plan_at_once(9, 4 * mib, behind=True) == LARGEST_RANGE // (4 * mib)
-    assert plan_at_once(9, LARGEST_RANGE, behind=True) == 1
-    assert plan_at_once(1, 1, behind=True) == 1
+
+    def at_once(appended: int, size: int, waited: float = 0.0) -> int:
+        return plan_at_once(appended, size, waited=waited, worked=0.1)
+
+    assert at_once(3, 4 * mib) == 3
+    assert at_once(9, 4 * mib) == LARGEST_RANGE // (4 * mib)
+    assert at_once(9, LARGEST_RANGE) == 1
+    assert at_once(1, 1) == 1
+    assert at_once(3, 4 * mib, waited=0.009) == 3
+    assert at_once(3, 4 * mib, waited=0.011) == 1
