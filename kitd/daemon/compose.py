@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -77,13 +78,17 @@ async def serve(
             stack.callback(budget.close)
             verbs = _verbs(settings, store, transport)
             status = partial(_status, settings, faces, store, jobs, monotonic())
+            # Whoever reaches a socket may send a signal: from before there is one.
+            signals = stack.enter_context(
+                anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            )
             registry = await stack.enter_async_context(faces.registry(store, activity))
             routes = _routes(verbs, jobs, budget, status)
             own, api = await stack.enter_async_context(faces.api(routes, activity))
             life = Life(settings, own, jobs, activity, notifier)
             reload = partial(life.reload, load, partial(_set_rate, transport))
             tasks = await stack.enter_async_context(anyio.create_task_group())
-            tasks.start_soon(life.obey_signals, reload)
+            tasks.start_soon(life.obey_signals, signals, reload)
             tasks.start_soon(life.end_without_name)
             tasks.start_soon(life.end_when_idle)
             if notifier.is_heard:

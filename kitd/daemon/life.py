@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -60,16 +60,17 @@ class Life:
             _log.info("kitd ends: %s", reason)
             self._over.set()
 
-    async def obey_signals(self, reload: Callable[[], Awaitable[None]]) -> None:
+    async def obey_signals(
+        self, signals: AsyncIterator[signal.Signals], reload: Callable[[], Awaitable[None]]
+    ) -> None:
         """SIGTERM and SIGINT end the daemon in order, a second one at once; SIGHUP reloads."""
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            async for number in signals:
-                if number == signal.SIGHUP:
-                    await reload()
-                elif self._over.is_set():
-                    self._die(number)
-                else:
-                    self.end(f"{number.name} came")
+        async for number in signals:
+            if number == signal.SIGHUP:
+                await reload()
+            elif self._over.is_set():
+                self._die(number)
+            else:
+                self.end(f"{number.name} came")
 
     def _die(self, number: signal.Signals) -> NoReturn:
         if self._socket is not None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import cast
 import aiohttp
 import anyio
 import pytest
+from fakes.daemon import clean_environment
 from fakes.kits import FakeLayer, make_kit, some_bytes
 
 from kitd.config.load import load_settings
@@ -18,7 +20,7 @@ from kitd.config.settings import Settings
 from kitd.daemon import faces
 from kitd.daemon.compose import serve
 from kitd.spec.digest import digest_of
-from kitd_client.api.errors import ConfigurationInvalid, StoreLocked
+from kitd_client.api.errors import ConfigurationInvalid
 
 
 @asynccontextmanager
@@ -98,12 +100,23 @@ async def test_a_socket_that_another_daemon_has_ends_the_start_and_leaves_nothin
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "k.sock"
+    # In a process of its own: signals are one process's.
+    other = [
+        sys.executable,
+        "-W",
+        "default",
+        "-m",
+        "kitd",
+        "--socket",
+        str(path),
+        "--cache-dir",
+        str(tmp_path / "b"),
+    ]
     async with _daemon(tmp_path, path):
-        settings = load_settings(
-            {}, {"config": "/dev/null", "daemon.socket": str(path), "cache.dir": str(tmp_path / "b")}, uid=1
-        )
-        with pytest.raises(StoreLocked, match="answers there"):
-            await serve(settings, lambda: settings, [], {})
+        done = await anyio.run_process(other, check=False, env=clean_environment(tmp_path))
+    assert done.returncode == 69
+    assert b"answers there" in done.stderr
+    assert b"ResourceWarning" not in done.stderr
 
 
 async def test_sockets_from_systemd_are_used_and_left(

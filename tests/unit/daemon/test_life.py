@@ -2,7 +2,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -46,19 +46,26 @@ async def _life(own: ApiSocket | None, settings: Settings) -> AsyncIterator[tupl
         yield Life(settings, own, jobs, activity, Notifier({})), jobs, activity
 
 
+@pytest.fixture
+async def stack() -> AsyncIterator[ExitStack]:
+    """Receivers of signals; open until after the test."""
+    with ExitStack() as opened:
+        yield opened
+
+
 async def _nothing() -> None:
     pass
 
 
 async def test_the_first_signal_ends_in_order_the_second_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = ApiSocket.bind(tmp_path / "kitd.sock", 0o600, "")
     died: list[int] = []
     monkeypatch.setattr(os, "_exit", died.append)
     async with _life(own, _settings()) as (life, _, _), anyio.create_task_group() as tasks:
-        tasks.start_soon(life.obey_signals, _nothing)
-        await anyio.wait_all_tasks_blocked()
+        signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+        tasks.start_soon(life.obey_signals, signals, _nothing)
         os.kill(os.getpid(), signal.SIGTERM)
         with anyio.fail_after(5):
             await life.wait()
@@ -73,15 +80,15 @@ async def test_the_first_signal_ends_in_order_the_second_at_once(
         tasks.cancel_scope.cancel()
 
 
-async def test_a_hangup_reloads(own: ApiSocket) -> None:
+async def test_a_hangup_reloads(own: ApiSocket, stack: ExitStack) -> None:
     reloaded = anyio.Event()
 
     async def reload() -> None:
         reloaded.set()
 
     async with _life(own, _settings()) as (life, _, _), anyio.create_task_group() as tasks:
-        tasks.start_soon(life.obey_signals, reload)
-        await anyio.wait_all_tasks_blocked()
+        signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
+        tasks.start_soon(life.obey_signals, signals, reload)
         os.kill(os.getpid(), signal.SIGHUP)
         with anyio.fail_after(5):
             await reloaded.wait()
