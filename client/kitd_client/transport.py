@@ -12,9 +12,6 @@ from kitd_client import paths
 from kitd_client.api import API_VERSION
 from kitd_client.wire import Answer, GarbledError, SilentError, connect, exchange
 
-_compared: set[str] = set()
-"""Daemons whose store is compared already: a process warns of each once."""
-
 
 def ignore(_message: str) -> None:
     """Takes a notice that nobody wants to read."""
@@ -28,6 +25,7 @@ class Transport:
             places.
         autostart: starts a daemon for this user where none is found; never for a socket that was named.
         notice: takes one-line notes for a person.
+        compares: warns of a store that was named and is not the daemon's, as soon as it is reached.
         environ: the environment; none: the process's own.
     """
 
@@ -37,6 +35,7 @@ class Transport:
         *,
         autostart: bool = True,
         notice: Callable[[str], None] = ignore,
+        compares: bool = True,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.environ = os.environ if environ is None else environ
@@ -44,6 +43,7 @@ class Transport:
         self._named = paths.named_socket(self.environ, socket)
         self._autostart = autostart
         self._path = ""
+        self._compares = compares
 
     def ask(
         self, method: str, target: str, body: bytes | None = None, *, upgrade: str = "", start: bool = True
@@ -123,8 +123,9 @@ class Transport:
                 from kitd_client.failures import unusable  # noqa: PLC0415 -- start-up time
 
                 raise unusable(self._path, error) from error
-            if self.environ.get("KITD_CACHE_DIR") and self._path not in _compared:
-                self._compare_stores()
+            if self._compares:
+                self._compares = False
+                self.compare_stores()
             return sock
         found = None if self._named else self._search(start=start and self._autostart)
         if found is not None:
@@ -133,11 +134,12 @@ class Transport:
 
         raise absent(places)
 
-    def _compare_stores(self) -> None:
-        """Warns, once, of a store that was named and is not that of the daemon."""
+    def compare_stores(self) -> None:
+        """Warns of a store that was named and is not that of the daemon, which was reached before."""
+        if not self.environ.get("KITD_CACHE_DIR"):
+            return
         from kitd_client.stores import other_store  # noqa: PLC0415 -- start-up time
 
-        _compared.add(self._path)
         warning = other_store(self.environ, self._path)
         if warning:
             self.notice(warning)

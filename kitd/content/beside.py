@@ -21,6 +21,7 @@ class Beside:
         threads = max(1, (os.cpu_count() or 1) // _SHARE)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="kitd-beside")
         self.ahead = Ahead()
+        """Works beside them too, on the disk."""
 
     def both(self, beside: Callable[[], None], here: Callable[[], None]) -> None:
         """Does both, at the same time if a thread is free; returns, or raises, when neither is under way."""

@@ -6,7 +6,6 @@ through the live recipes one by one. Rows turn invisible first, files go next (i
 between two steps leaves rows that the next collection finds, and never a visible blob without its files.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -237,11 +236,8 @@ class Collector:
         left = list(self._layout.ingest.iterdir())
         if left:
             # A commit may have been cut between its links and their flush; later ones rely on what they find.
-            descriptor = sync.open_directory(str(self._layout.root))
-            try:
+            with sync.opened_directory(str(self._layout.root)) as descriptor:
                 sync.sync_file_system(descriptor)
-            finally:
-                os.close(descriptor)
         for path in left:
             digest = object_name(path.name)
             if is_fresh(path.name) or (digest is not None and self._database.blob(digest) is not None):

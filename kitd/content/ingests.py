@@ -85,16 +85,19 @@ class Ingests:
         with Lease(self._leases) as lease:
             lease.hold(digest)
             async with self._flights.turn(digest, Waiter(source, can_go_on, moved)) as flight:
-                if await self._present(digest, size):
-                    if flight is not None:
-                        flight.land()
-                    yield None
-                    return
-                if flight is None:  # it landed, and was found damaged since
+                if flight is None:
+                    if await self._is_here(digest, size):
+                        yield None
+                        return
+                    # It was found damaged since: without a turn there is nothing to be done about it.
                     async with self.ingest(
                         digest, size, split=split, source=source, can_go_on=can_go_on, moved=moved
                     ) as ingest:
                         yield ingest
+                    return
+                if await self._present(digest, size):
+                    flight.land()
+                    yield None
                     return
                 ingest = await self._begin(flight, digest, size, moved, split=split)
                 try:
@@ -106,8 +109,12 @@ class Ingests:
                 finally:
                     await self._give_up(flight, ingest, drop=False)
 
+    async def _is_here(self, digest: Digest, size: int) -> bool:
+        return await self._workers.work(self._blobs.has, digest, size)
+
     async def _present(self, digest: Digest, size: int) -> bool:
-        if await self._workers.work(self._blobs.has, digest, size):
+        """Whether it is here, or can be made visible as it lies there; for whoever has the turn."""
+        if await self._is_here(digest, size):
             return True
         if not await self._workers.work(Path.exists, Path(self._layout.object(digest))):
             return False

@@ -49,13 +49,7 @@ class Intake:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        objects: Objects,
-        beside: Beside,
-        *,
-        split: bool,
-        journaled: bool = True,
+        self, directory: Path, objects: Objects, beside: Beside, *, split: bool, journaled: bool = True
     ) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
         if (directory / journal.NAME).exists():
@@ -82,8 +76,6 @@ class Intake:
         self.writer = BlobWriter(
             str(self.directory), self._objects, whole=not self.split, journaled=self._journaled
         )
-        self._flushed = 0
-        """Bytes in small files that the disk was put to work on."""
 
     @property
     def offset(self) -> int:
@@ -146,8 +138,8 @@ class Intake:
             take()
         else:
             self._beside.both(hash_all, take)
-        if self.writer.small - self._flushed >= STEP:
-            self._flushed = self.writer.small
+        if self.writer.small >= STEP:
+            self.writer.small = 0
             self._beside.ahead.flush(self.writer.since)
 
     def _take_all(self, slices: Sequence[memoryview]) -> None:

@@ -185,11 +185,8 @@ class Tree:
         for directory in reversed(directories):
             os.chmod(directory, _DIRECTORY)
             os.utime(directory, ns=(0, 0))
-        descriptor = sync.open_directory(self._made)
-        try:
+        with sync.opened_directory(self._made) as descriptor:
             sync.sync_data(directories, 0, descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _untouched(root: str) -> bool:

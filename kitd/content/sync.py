@@ -3,8 +3,9 @@
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -84,13 +85,20 @@ def open_directory(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def sync_directory(path: str) -> None:
-    """Waits until the names in a directory are safe; OSError if they are not."""
+@contextmanager
+def opened_directory(path: str) -> Iterator[int]:
+    """The same, for as long as the context lasts."""
     descriptor = open_directory(path)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def sync_directory(path: str) -> None:
+    """Waits until the names in a directory are safe; OSError if they are not."""
+    with opened_directory(path) as descriptor:
+        os.fsync(descriptor)
 
 
 def sync_data(paths: Sequence[str], size: int, since: int) -> None:

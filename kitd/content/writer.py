@@ -69,7 +69,7 @@ class BlobWriter:
         self.journal = Journal(directory) if journaled and not whole else None
         self.unfinished: Unfinished | None = None
         self.small = 0
-        """Bytes written in small files; about, for several threads count."""
+        """Bytes in small files since the disk was put to work on them; about, for several threads count."""
         self.since = open_directory(directory)
         """Older than every object here: a flush through it is told of all errors since."""
 

@@ -15,19 +15,19 @@ _ESCAPED_SLASH = re.compile(r"(?:[^\\]|\\[^/])*+\\/", re.DOTALL)
 _LINE_ENDS = "\r\n\x85\u2028\u2029"
 
 
-def object_to_text(text: str) -> None:
+def refuse_text(text: str) -> None:
     """ValueError for what yaml.v3 refuses before it parses."""
     if _INNER_MARK.search(text):
         raise ValueError("a byte order mark stands within the text")
 
 
-def object_to_document(event: yaml.DocumentStartEvent) -> None:
+def refuse_document(event: yaml.DocumentStartEvent) -> None:
     """ValueError for another version of YAML than yaml.v3 says it reads."""
     if event.version not in {None, (1, 1)}:
         raise ValueError("found incompatible YAML document: only %YAML 1.1 is taken")
 
 
-def object_to_scalar(event: yaml.ScalarEvent, source: str, *, in_flow: bool) -> None:
+def refuse_scalar(event: yaml.ScalarEvent, source: str, *, in_flow: bool) -> None:
     r"""ValueError for `\/` in double quotes, and for a bare `?` in `[]` and `{}`, where yaml.v3 ends the scalar."""
     start, end = cast("yaml.Mark", event.start_mark), cast("yaml.Mark", event.end_mark)
     if event.style == '"' and _ESCAPED_SLASH.match(source[start.index : end.index]):

@@ -298,11 +298,14 @@ def test_the_idle_time_of_the_configuration_goes_before_the_one_kitctl_starts_wi
     assert "nothing to do for 0.3 s" in user.log.read_text()
 
 
-def test_a_store_that_was_named_after_the_start_is_warned_of(user: User) -> None:
+@pytest.mark.parametrize(("words", "status"), [(["list"], 0), (["path", "not/here:v1"], 66)])
+def test_a_store_that_was_named_after_the_start_is_warned_of_once(
+    user: User, words: list[str], status: int
+) -> None:
     started(user.kitctl("list"))
-    done = user.kitctl("list", KITD_CACHE_DIR="elsewhere")
-    assert done.returncode == 0
-    [line] = done.stderr.splitlines()
+    done = user.kitctl(*words, KITD_CACHE_DIR="elsewhere")
+    assert done.returncode == status
+    [line] = [each for each in done.stderr.splitlines() if "warning" in each]
     assert line.startswith(f"kitctl: warning: KITD_CACHE_DIR is {user.home}/elsewhere, but the daemon at ")
     assert line.endswith(f"its store {user.store} is used")
     assert len(user.daemons()) == 1

@@ -8,7 +8,8 @@ from kitd_client.transport import Transport
 
 def show_path(reference: str) -> int | None:
     """Prints the directory of a kit; none: the kit is not wholly here, so the whole command has to see to it."""
-    transport = Transport(notice=note)
+    # The whole command compares the stores itself.
+    transport = Transport(notice=note, compares=False)
     body = json.dumps({"reference": reference, "filters": []}).encode()
     try:
         answer = transport.call("POST", "/v1/path", body)
@@ -26,5 +27,6 @@ def show_path(reference: str) -> int | None:
         path = json.loads(answer)["path"]
     except (ValueError, TypeError, KeyError) as error:
         raise transport.undecodable(error) from error
+    transport.compare_stores()
     tell(str(path))
     return 0

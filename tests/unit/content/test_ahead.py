@@ -1,6 +1,5 @@
 """The disk is put to work early, and only one flush is under way."""
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,9 +37,8 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[int]:
-    descriptor = sync.open_directory(str(tmp_path))
-    yield descriptor
-    os.close(descriptor)
+    with sync.opened_directory(str(tmp_path)) as descriptor:
+        yield descriptor
 
 
 def test_one_flush_at_a_time(disk: Disk, directory: int, tmp_path: Path) -> None:

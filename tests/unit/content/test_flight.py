@@ -84,12 +84,16 @@ async def settled() -> None:
     await anyio.wait_all_tasks_blocked()
 
 
-async def test_fifty_callers_one_writer(store: ContentStore) -> None:
-    jobs = [Job(store) for _ in range(50)]
+async def run_all(jobs: list[Job]) -> None:
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             for job in jobs:
                 tasks.start_soon(job.run)
+
+
+async def test_fifty_callers_one_writer(store: ContentStore) -> None:
+    jobs = [Job(store) for _ in range(50)]
+    await run_all(jobs)
     assert sorted(str(job.outcome) for job in jobs) == ["present"] * 49 + ["wrote"]
     assert sum(job.written for job in jobs) == len(DATA)
     assert all(sum(count for _, count in job.heard) == len(DATA) for job in jobs if job.outcome == "present")
@@ -320,9 +324,9 @@ async def test_when_the_blob_is_here_nobody_waits_for_the_others(
     """All but the first of those who waited look at the same time: each waits until all others do."""
     looking = 0
     together = anyio.Event()
-    look = ingests.Ingests._present
+    look = ingests.Ingests._is_here
 
-    async def present(self: ingests.Ingests, digest: Digest, size: int) -> bool:
+    async def is_here(self: ingests.Ingests, digest: Digest, size: int) -> bool:
         nonlocal looking
         here = await look(self, digest, size)
         if here:
@@ -333,22 +337,19 @@ async def test_when_the_blob_is_here_nobody_waits_for_the_others(
                 await together.wait()
         return here
 
-    monkeypatch.setattr(ingests.Ingests, "_present", present)
+    monkeypatch.setattr(ingests.Ingests, "_is_here", is_here)
     jobs = [Job(store) for _ in range(10)]
-    with anyio.fail_after(30):
-        async with anyio.create_task_group() as tasks:
-            for job in jobs:
-                tasks.start_soon(job.run)
+    await run_all(jobs)
     assert sorted(str(job.outcome) for job in jobs) == ["present"] * 9 + ["wrote"]
 
 
 async def test_a_blob_that_was_damaged_as_soon_as_it_was_here_is_written_again(
     store: ContentStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = ingests.Ingests._present
+    look = ingests.Ingests._is_here
     looks = 0
 
-    async def present(self: ingests.Ingests, digest: Digest, size: int) -> bool:
+    async def is_here(self: ingests.Ingests, digest: Digest, size: int) -> bool:
         nonlocal looks
         here = await look(self, digest, size)
         looks += here
@@ -359,11 +360,8 @@ async def test_a_blob_that_was_damaged_as_soon_as_it_was_here_is_written_again(
         return here
 
     jobs = [Job(store) for _ in range(3)]
-    monkeypatch.setattr(ingests.Ingests, "_present", present)
-    with anyio.fail_after(30):
-        async with anyio.create_task_group() as tasks:
-            for job in jobs:
-                tasks.start_soon(job.run)
+    monkeypatch.setattr(ingests.Ingests, "_is_here", is_here)
+    await run_all(jobs)
     assert sorted(str(job.outcome) for job in jobs) in (
         ["present", "present", "wrote"],
         ["present", "wrote", "wrote"],

@@ -50,9 +50,8 @@ def test_real_calls(tmp_path: Path) -> None:
     os.write(descriptor, b"abc")
     sync.start_writing(descriptor, 0, 3)
     os.close(descriptor)
-    since = sync.open_directory(str(tmp_path))
-    sync.sync_data([str(path)], 3, since)
-    sync.sync_directories([str(tmp_path), "/tmp"])
-    sync.sync_file_system(since)
-    os.close(since)
+    with sync.opened_directory(str(tmp_path)) as since:
+        sync.sync_data([str(path)], 3, since)
+        sync.sync_directories([str(tmp_path), "/tmp"])
+        sync.sync_file_system(since)
     assert sync.dirty_bytes() >= 0
