@@ -1,11 +1,13 @@
 """pack: a kit from the user's directory into the store, under its names."""
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from kitd.content.names import KitRecord
 from kitd.content.store import ContentStore
 from kitd.kits.source import Parents, choose_files, find_parents, read_kitfile
-from kitd.kits.writing import write_layer
+from kitd.kits.writing import members_of, write_layer
 from kitd.layer.selection import LayerPlan
 from kitd.progress import Progress
 from kitd.registry.transport import Access, Transport
@@ -55,6 +57,7 @@ async def pack(
         if not plans:
             progress.warned("the Kitfile names no files: the kit has no layers")
         packing = None if request.compression == "none" else request.compression
+        _announce(plans, progress)
         layers = [await write_layer(store, workspace, plan, packing, progress, lease) for plan in plans]
         described = [_described(plan, layer, created) for plan, layer in zip(plans, layers, strict=True)]
         config, manifest = await store.work(
@@ -82,6 +85,15 @@ async def pack(
         size=sum(layer.size for layer in layers),
         layers=layers,
     )
+
+
+def _announce(plans: Sequence[LayerPlan], progress: Progress) -> None:
+    """All layers at once: a bar whose total grows tells nothing."""
+    totals: Counter[str] = Counter()
+    for plan in plans:
+        totals[plan.label] += sum(member.size for member in members_of(plan))
+    for label, total in totals.items():
+        progress.began(label, total, 0)
 
 
 def _tag_of(text: str) -> Reference:

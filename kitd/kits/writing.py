@@ -150,7 +150,6 @@ async def _read(
 ) -> None:
     item = plan.label
     members = members_of(plan)
-    progress.began(item, sum(member.size for member in members), 0)
     files = [FileToRead(member.name, member.size) for member in members if not member.is_dir]
     # Nothing can be said in the middle of a turn: the beginning is told before the first one.
     await checkpoint()

@@ -18,7 +18,8 @@ from fakes.kits import FakeKit, FakeLayer, make_kit, put_kit, small_kit, some_by
 from fakes.registry import ScriptedRegistry
 from fakes.tokens import Basic
 
-from kitd_client.api.jobs import JobInfo, JobStarted, Packed, Pulled, Pushed, Unpacked
+from kitd_client import Client
+from kitd_client.api.jobs import Began, Event, JobInfo, JobStarted, Moved, Packed, Pulled, Pushed, Unpacked
 from kitd_client.api.kits import Inspection, PathAnswer, Removed, RemovedAll, Status, Tagged, Version
 from kitd_client.api.problem import Problem
 from kitd_client.cli import COMMANDS
@@ -104,6 +105,22 @@ def test_pack_prints_names_with_digests(daemon: Daemon, tree: Path) -> None:
     packed = json_of(daemon, Packed, "pack", tree, "-t", "cli/pack:v3")
     assert (packed.references, packed.layers[0].path) == (["cli/pack:v3"], "model")
     assert packed.layers[0].already_present
+
+
+def test_pack_tells_the_sizes_of_all_layers_before_it_reads_one(daemon: Daemon, tmp_path: Path) -> None:
+    sizes = {"a": 3_000_000, "b": 2_000_000, "c": 0}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(some_bytes(size, 7))
+    (tmp_path / "Kitfile").write_text("manifestVersion: 1.0.0\ncode: [{path: a}, {path: b}, {path: c}]\n")
+    events: list[Event] = []
+    with Client(str(daemon.socket), autostart=False) as client:
+        client.pack(tmp_path, on_event=events.append)
+    told = [event for event in events if isinstance(event, Began | Moved)]
+    assert [(event.item, event.total) for event in told[:3] if isinstance(event, Began)] == [
+        (f"code {name}", size) for name, size in sizes.items()
+    ]
+    last = {event.item: event.done for event in told[3:] if isinstance(event, Moved)}
+    assert last == {"code a": sizes["a"], "code b": sizes["b"]}
 
 
 def test_pack_takes_a_kitfile_from_standard_input(daemon: Daemon, tree: Path) -> None:
